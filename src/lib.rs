@@ -1,0 +1,5 @@
+//! bearerd holds the one live bearer token of a Truecaller for Business account, refreshes it inside the account's hard
+//! budget of mints, and vends it to the services beside it.
+//!
+//! This page is the map: what each room is for. Arrows between rooms point one way, and `tests/integration/house.rs`
+//! holds them.
