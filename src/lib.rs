@@ -3,3 +3,7 @@
 //!
 //! This page is the map: what each room is for. Arrows between rooms point one way, and `tests/integration/house.rs`
 //! holds them.
+
+pub mod budget;
+pub mod clock;
+pub mod token;
