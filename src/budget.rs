@@ -112,7 +112,10 @@ impl Budget {
         let count = |slots: &mut dyn Iterator<Item = &Spent>| {
             u32::try_from(slots.filter(|slot| slot.frees_at > now).count()).unwrap_or(u32::MAX)
         };
-        let of_all = self.cap(class).get().saturating_sub(count(&mut spent.iter()));
+        let of_all = self
+            .cap(class)
+            .get()
+            .saturating_sub(count(&mut spent.iter()));
         if class != Class::Reported {
             return of_all;
         }
@@ -124,7 +127,12 @@ impl Budget {
     ///
     /// The axis is shifted by one period: a slot that frees at `f` was taken at `f − period`, which may lie before the boot, so
     /// it is seeded at `f` and asked at `now + period`.
-    fn guard(&self, slots: NonZeroU32, frees_at: impl Iterator<Item = Duration>, now: Duration) -> Duration {
+    fn guard(
+        &self,
+        slots: NonZeroU32,
+        frees_at: impl Iterator<Item = Duration>,
+        now: Duration,
+    ) -> Duration {
         let period = self.period();
         let asked_at = now + period;
         // An instant further ahead than a whole period cannot be true; it counts as spent now.
@@ -134,19 +142,28 @@ impl Budget {
 
         let clock = FakeRelativeClock::default();
         let quota = Quota::with_period(period).expect("the period of a budget is longer than zero");
-        let limiter: RateLimiter<usize, HashMapStateStore<usize>, FakeRelativeClock, NoOpMiddleware<_>> =
-            RateLimiter::new(quota, HashMapStateStore::default(), clock.clone());
+        let limiter: RateLimiter<
+            usize,
+            HashMapStateStore<usize>,
+            FakeRelativeClock,
+            NoOpMiddleware<_>,
+        > = RateLimiter::new(quota, HashMapStateStore::default(), clock.clone());
         let zero = newest.first().copied().unwrap_or(asked_at);
         let mut at = zero;
         for (cell, &instant) in newest.iter().enumerate() {
             clock.advance(instant - at);
             at = instant;
-            limiter.check_key(&cell).expect("a cell that was never used lets its first mint through");
+            limiter
+                .check_key(&cell)
+                .expect("a cell that was never used lets its first mint through");
         }
         clock.advance(asked_at - at);
         let waits = (0..slots.get() as usize).map(|cell| {
             let asked = limiter.check_key(&cell);
-            asked.map_or_else(|until| until.wait_time_from(clock.now()), |()| Duration::ZERO)
+            asked.map_or_else(
+                |until| until.wait_time_from(clock.now()),
+                |()| Duration::ZERO,
+            )
         });
         now + waits.min().unwrap_or_default()
     }

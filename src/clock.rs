@@ -106,9 +106,13 @@ impl SystemClock {
     /// Reads the boot id once. Where the system gives none, an id of this process's own makes records of other processes count
     /// as another boot's, which is slower but safe.
     pub fn new() -> Self {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map_or_else(|_| format!("process-{:016x}", fastrand::u64(..)), |id| id.trim().to_owned());
-        Self { boot_id: BootId(boot_id) }
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
+            |_| format!("process-{:016x}", fastrand::u64(..)),
+            |id| id.trim().to_owned(),
+        );
+        Self {
+            boot_id: BootId(boot_id),
+        }
     }
 }
 
@@ -119,10 +123,14 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system for the time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that asks the system for the time"
+    )]
     fn now(&self) -> Stamp {
         let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let wall = Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let wall =
+            Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         Stamp {
             wall,
             boot: Duration::try_from(boot).unwrap_or_default(),
@@ -184,7 +192,10 @@ mod tests {
             boot: Duration::from_nanos(987_654_321_123),
         };
         let text = serde_json::to_string(&at).unwrap();
-        assert_eq!(text, r#"{"wall":"2026-01-02T03:04:05.123456789Z","boot_ns":987654321123}"#);
+        assert_eq!(
+            text,
+            r#"{"wall":"2026-01-02T03:04:05.123456789Z","boot_ns":987654321123}"#
+        );
         assert_eq!(serde_json::from_str::<Stamp>(&text).unwrap(), at);
     }
 

@@ -6,4 +6,7 @@
 
 pub mod budget;
 pub mod clock;
+pub mod metrics;
+pub mod record;
 pub mod token;
+pub mod vend;

@@ -28,7 +28,10 @@ impl Secret {
     /// The first eight hex digits of the text's SHA-256: enough to tell two secrets apart, not enough to find one.
     pub fn fingerprint(&self) -> String {
         let digest = Sha256::digest(self.0.as_bytes());
-        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        digest[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
@@ -128,7 +131,10 @@ mod tests {
         assert_eq!(token.freshness(at(10)), Freshness::Due);
         assert_eq!(token.freshness(at(19)), Freshness::Due);
         assert_eq!(token.freshness(at(20)), Freshness::Expired);
-        let stepped_back = Stamp { wall: at(0).wall, boot: at(20).boot };
+        let stepped_back = Stamp {
+            wall: at(0).wall,
+            boot: at(20).boot,
+        };
         assert_eq!(token.freshness(stepped_back), Freshness::Expired);
     }
 
@@ -137,6 +143,9 @@ mod tests {
         let secret = Secret::new("hush-hush".into());
         assert!(!format!("{secret:?} {:#?}", Some(secret.clone())).contains("hush"));
         assert_eq!(secret.fingerprint().len(), 8);
-        assert_ne!(secret.fingerprint(), Secret::new("hush-husi".into()).fingerprint());
+        assert_ne!(
+            secret.fingerprint(),
+            Secret::new("hush-husi".into()).fingerprint()
+        );
     }
 }

@@ -20,7 +20,12 @@ fn spent(class: Class, frees_at: Duration) -> Spent {
 
 /// The most instants in any closed window: the issuer's own way of counting.
 fn worst_window(instants: &[Duration], window: Duration) -> usize {
-    let counted_from = |start: &Duration| instants.iter().filter(|at| *at >= start && **at - *start <= window).count();
+    let counted_from = |start: &Duration| {
+        instants
+            .iter()
+            .filter(|at| *at >= start && **at - *start <= window)
+            .count()
+    };
     instants.iter().map(counted_from).max().unwrap_or(0)
 }
 
@@ -51,7 +56,9 @@ fn reference_grants(limit: usize, period: Duration, asks: &[Duration]) -> Vec<Du
 /// The mistake this guard exists to avoid: one limiter of burst 10 with three-minute cells.
 fn burst_grants(asks: &[Duration]) -> Vec<Duration> {
     let clock = FakeRelativeClock::default();
-    let quota = Quota::with_period(3 * MINUTE).unwrap().allow_burst(NonZeroU32::new(10).unwrap());
+    let quota = Quota::with_period(3 * MINUTE)
+        .unwrap()
+        .allow_burst(NonZeroU32::new(10).unwrap());
     let limiter = RateLimiter::direct_with_clock(quota, clock.clone());
     let mut at = Duration::ZERO;
     let mut granted = Vec::new();
@@ -144,14 +151,24 @@ proptest! {
 
 #[test]
 fn the_same_property_fails_for_burst_ten_with_three_minute_periods() {
-    let runner = &mut TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() });
+    let runner = &mut TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
     let verdict = runner.run(&histories(), |asks| {
         prop_assert!(worst_window(&burst_grants(&asks), 30 * MINUTE) <= 10);
         Ok(())
     });
-    assert!(verdict.is_err(), "random histories do not tell a burst limiter from a sliding window");
+    assert!(
+        verdict.is_err(),
+        "random histories do not tell a burst limiter from a sliding window"
+    );
     let every_second: Vec<Duration> = (0..3_600).map(Duration::from_secs).collect();
-    assert_eq!(worst_window(&burst_grants(&every_second), 30 * MINUTE), 20, "burst + window ÷ period");
+    assert_eq!(
+        worst_window(&burst_grants(&every_second), 30 * MINUTE),
+        20,
+        "burst + window ÷ period"
+    );
 }
 
 #[test]
@@ -159,10 +176,16 @@ fn all_slots_can_be_used_in_a_burst_and_free_one_by_one() {
     let budget = budget(10, 3);
     let asks: Vec<Duration> = (0..20).map(Duration::from_secs).collect();
     assert_eq!(grants(&budget, &asks), asks[..10]);
-    let ledger: Vec<Spent> = asks[..10].iter().map(|at| spent(Class::Urgent, *at + budget.period())).collect();
+    let ledger: Vec<Spent> = asks[..10]
+        .iter()
+        .map(|at| spent(Class::Urgent, *at + budget.period()))
+        .collect();
     let eleventh = budget.earliest(&ledger, Class::Urgent, Duration::from_secs(10));
     assert_eq!(eleventh, budget.period());
-    assert_eq!(budget.earliest(&ledger[1..], Class::Urgent, eleventh), eleventh);
+    assert_eq!(
+        budget.earliest(&ledger[1..], Class::Urgent, eleventh),
+        eleventh
+    );
 }
 
 #[test]
@@ -176,7 +199,11 @@ fn each_class_stops_at_its_own_mark() {
     assert_eq!(free_after(0, Class::Routine), [7, 3, 10]);
     assert_eq!(free_after(7, Class::Routine), [0, 1, 3]);
     assert_eq!(free_after(8, Class::Urgent), [0, 0, 2]);
-    assert_eq!(free_after(3, Class::Reported), [4, 0, 7], "three reported mints a period at the most");
+    assert_eq!(
+        free_after(3, Class::Reported),
+        [4, 0, 7],
+        "three reported mints a period at the most"
+    );
     assert_eq!(free_after(10, Class::Urgent), [0, 0, 0]);
 }
 
@@ -193,8 +220,13 @@ fn a_small_limit_leaves_every_class_one_slot() {
 #[test]
 fn a_lowered_limit_counts_the_newest_slots() {
     let now = Duration::from_secs(10_000);
-    let ledger: Vec<Spent> = (1..=10).map(|minute| spent(Class::Urgent, now + minute * MINUTE)).collect();
-    assert_eq!(budget(3, 0).earliest(&ledger, Class::Urgent, now), now + 8 * MINUTE);
+    let ledger: Vec<Spent> = (1..=10)
+        .map(|minute| spent(Class::Urgent, now + minute * MINUTE))
+        .collect();
+    assert_eq!(
+        budget(3, 0).earliest(&ledger, Class::Urgent, now),
+        now + 8 * MINUTE
+    );
 }
 
 #[test]
@@ -202,5 +234,8 @@ fn an_instant_too_far_ahead_counts_as_spent_now() {
     let budget = budget(1, 0);
     let now = Duration::from_secs(10_000);
     let ledger = [spent(Class::Urgent, now + 100 * budget.period())];
-    assert_eq!(budget.earliest(&ledger, Class::Urgent, now), now + budget.period());
+    assert_eq!(
+        budget.earliest(&ledger, Class::Urgent, now),
+        now + budget.period()
+    );
 }

@@ -1,0 +1,315 @@
+//! The durable shared state, its rules and where it lives.
+//!
+//! A [`Record`] is one small document. All that may happen to it is a pure function from record to record, so that every register
+//! obeys the same code and a crash can forget nothing: an attempt is *begun as if it were already lost*, and whatever is learnt
+//! later can only improve on that.
+
+mod attempt;
+mod codec;
+pub mod file;
+pub mod memory;
+mod restore;
+mod rules;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use attempt::{Attempt, Failure, Reservation};
+pub use codec::{FORMAT, Unreadable};
+pub use rules::{Backoff, Rules, Wanted};
+
+use crate::budget::{Class, Spent};
+use crate::clock::{BootId, Stamp};
+use crate::token::{Generation, Token};
+
+/// What is known of one account: its token, what it spent, and when it may spend again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The document's format, `major.minor`.
+    #[serde(with = "codec::format")]
+    pub format: (u32, u32),
+    /// The account that the token and the budget belong to.
+    pub account: String,
+    /// Names this record from its birth on; another lineage means that the earlier record was lost.
+    pub lineage: String,
+    /// Counts the swaps. A lower one under the same lineage means that an older copy came back.
+    pub revision: u64,
+    /// Who wrote it last, and when.
+    pub written: Writer,
+    /// The last generation allotted.
+    pub generation: Generation,
+    /// The newest token, live or not.
+    #[serde(with = "codec::kept_token")]
+    pub token: Option<Token>,
+    /// Who is minting right now.
+    pub claim: Option<Claim>,
+    /// The slots taken and not yet free.
+    pub ledger: Vec<Slot>,
+    /// Failures in a row; they set the back-off.
+    pub streak: Streak,
+    /// No attempt of any class before this moment.
+    pub not_before: Option<Stamp>,
+    /// What is not known of the past.
+    pub probation: Option<Probation>,
+    /// Which of the keys is tried next.
+    pub keys: KeyTrial,
+    /// The issuer refuses our keys, and attempts are rare.
+    pub parked: Option<Parked>,
+    /// Fields of a newer minor format, kept as they came.
+    #[serde(flatten)]
+    pub newer: BTreeMap<String, Value>,
+}
+
+/// Who wrote a record, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Writer {
+    /// The process that wrote.
+    pub holder: String,
+    /// The boot that the record's boot times belong to.
+    pub boot_id: BootId,
+    /// When it was written.
+    pub at: Stamp,
+}
+
+/// A process's right to be the one that mints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The attempt that is under way.
+    pub attempt: Generation,
+    /// The process that makes it.
+    pub holder: String,
+    /// When others may take over.
+    pub until: Stamp,
+}
+
+/// One mint that was, or may have been, counted by the issuer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    /// The attempt that took it.
+    pub attempt: Generation,
+    /// What it was taken for.
+    pub class: Class,
+    /// What set the attempt off.
+    pub trigger: Trigger,
+    /// When it was reserved.
+    pub reserved_at: Stamp,
+    /// From when on it no longer counts.
+    pub frees_at: Stamp,
+    /// What became of the attempt.
+    pub outcome: Outcome,
+}
+
+/// What set an attempt off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// There has been no token yet.
+    FirstToken,
+    /// The token is due.
+    Schedule,
+    /// The token has expired, or is about to.
+    Expiry,
+    /// A caller reported that the token was refused.
+    Report,
+    /// An operator asked.
+    Operator,
+    /// The rare attempt while parked.
+    Parked,
+    /// Something that a newer version knows.
+    #[serde(other)]
+    Other,
+}
+
+/// What became of an attempt, as far as the record knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Reserved; nothing is known yet. If it stays so, it was lost with its process.
+    Begun,
+    /// It gave a token.
+    Minted,
+    /// It may have been counted, and gave nothing.
+    Lost,
+    /// The issuer said: too many.
+    Throttled,
+    /// The issuer refused the request or its key.
+    Refused,
+    /// Something that a newer version knows.
+    #[serde(other)]
+    Other,
+}
+
+/// Failures in a row, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streak {
+    /// Attempts that may have been counted and gave no fresh token.
+    pub lost: u32,
+    /// Attempts that surely never left.
+    pub unsent: u32,
+}
+
+/// The past before this record is unknown, so mints keep the distance that is safe whatever it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probation {
+    /// When everything unknown has freed itself; `None` where the record itself does not last.
+    pub until: Option<Stamp>,
+}
+
+/// How far the trial of the keys has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyTrial {
+    /// The fingerprint of the whole set that was tried.
+    pub fingerprint: String,
+    /// The index of the key that is tried next, modulo their number.
+    pub cursor: u32,
+    /// How many attempts in a row were refused.
+    pub refused: u32,
+}
+
+/// Why and since when attempts are rare.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parked {
+    /// When the last key was refused.
+    pub since: Stamp,
+    /// What the issuer said.
+    pub reason: String,
+}
+
+/// What a new record assumes about the past it does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// One mint at once, then one per blind pace for a period.
+    New,
+    /// No mint for a full period: exact, and slow.
+    Wait,
+    /// The record does not outlive the process: every mint, the first included, keeps the blind pace.
+    Forgetful,
+}
+
+impl Record {
+    /// The first record of an account, as seen by a process that found none.
+    pub fn new(
+        account: &str,
+        lineage: String,
+        absent: Absent,
+        writer: Writer,
+        rules: &Rules,
+    ) -> Self {
+        let now = writer.at;
+        let birth = u64::try_from(now.wall.as_second()).unwrap_or(1);
+        let ends = now.plus(rules.budget.period());
+        let (not_before, until) = match absent {
+            Absent::New => (None, Some(ends)),
+            Absent::Wait => (Some(ends), Some(ends)),
+            Absent::Forgetful => (Some(now.plus(rules.budget.blind_pace())), None),
+        };
+        Self {
+            format: FORMAT,
+            account: account.to_owned(),
+            lineage,
+            revision: 0,
+            written: writer,
+            generation: Generation(birth),
+            token: None,
+            claim: None,
+            ledger: Vec::new(),
+            streak: Streak::default(),
+            not_before,
+            probation: Some(Probation { until }),
+            keys: KeyTrial::default(),
+            parked: None,
+            newer: BTreeMap::new(),
+        }
+    }
+
+    /// The ledger as the guard sees it.
+    pub fn spent(&self) -> Vec<Spent> {
+        let seen = |slot: &Slot| Spent {
+            class: slot.class,
+            frees_at: slot.frees_at.boot,
+        };
+        self.ledger.iter().map(seen).collect()
+    }
+
+    /// The earliest boot time, not before `now`, at which the pace of an unknown past allows a mint.
+    pub fn probation_allows(&self, now: Duration, rules: &Rules) -> Duration {
+        let Some(probation) = &self.probation else {
+            return now;
+        };
+        let ends = probation.until.map_or(Duration::MAX, |until| until.boot);
+        let last = self.ledger.iter().map(|slot| slot.reserved_at.boot).max();
+        let paced = last.map_or(now, |last| last + rules.budget.blind_pace());
+        now.max(paced.min(ends))
+    }
+}
+
+/// Names one state of a register: what a swap must have seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(pub Vec<u8>);
+
+/// What a swap came to.
+#[derive(Debug)]
+pub enum Swapped {
+    /// It is durable, under this version.
+    Done(Version),
+    /// Somebody else wrote since the version that was seen.
+    Conflict,
+    /// It surely did not happen.
+    Unavailable(RegisterError),
+    /// It may have happened: load and look.
+    Unknown(RegisterError),
+}
+
+/// Why a register did not serve.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// It cannot be reached, read or written now.
+    #[error("{doing}: {why}")]
+    Io {
+        /// What was tried, with its place.
+        doing: String,
+        /// What the system said.
+        why: String,
+    },
+    /// The record was written by a newer bearerd. It is left as it is.
+    #[error("the record at {place} has format {found}, and this version reads up to {}.x; start a newer bearerd", FORMAT.0)]
+    NewerFormat {
+        /// Where the record lives.
+        place: String,
+        /// The format that it names.
+        found: String,
+    },
+}
+
+/// What a load found.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The record and its version; `None` where there is none.
+    pub found: Option<(Record, Version)>,
+    /// What had to be moved aside, told so that people can look: where it went and why.
+    pub moved_aside: Option<String>,
+}
+
+/// What a register promises to give later.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where a record lives: one cell with compare-and-swap.
+///
+/// Dropping a pending call is allowed, and leaves a swap's outcome unknown.
+pub trait Register: Send + Sync {
+    /// What is there now.
+    fn load(&self) -> Pending<'_, Result<Loaded, RegisterError>>;
+    /// Writes `next` if the register still holds what was `seen` (`None`: nothing), and makes it durable before it answers.
+    fn swap(&self, seen: Option<Version>, next: Record) -> Pending<'_, Swapped>;
+    /// Ends when the register may hold something else than the last load or swap showed.
+    fn changed(&self) -> Pending<'_, ()>;
+    /// The register's name in metrics and status: `file`, `memory`, ….
+    fn name(&self) -> &'static str;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! The life of an attempt to mint: begun, then committed or aborted.
+
+use std::time::Duration;
+
+use super::{Claim, KeyTrial, Outcome, Parked, Record, Rules, Slot, Trigger};
+use crate::budget::Class;
+use crate::clock::Stamp;
+use crate::token::{Freshness, Generation, Token};
+
+/// What an attempt is begun for, and by whom.
+#[derive(Clone, Debug)]
+pub struct Reservation<'a> {
+    /// What it may spend.
+    pub class: Class,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// The process that makes it.
+    pub holder: &'a str,
+    /// The fingerprint of the keys at hand.
+    pub keys: &'a str,
+    /// The lowest generation that this process may allot: one above any it has seen.
+    pub at_least: Generation,
+    /// Scales the wait after a lost attempt, in thousandths: 800 to 1200.
+    pub jitter: u32,
+}
+
+/// An attempt that holds a slot and a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number, which its token will carry.
+    pub generation: Generation,
+    /// What it may spend.
+    pub class: Class,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// The index of the key to use, modulo the number of keys.
+    pub key: u32,
+    /// When it was reserved. A request that has not begun `timeout` after this is not sent.
+    pub reserved_at: Stamp,
+    /// Scales the wait after it, should it be lost, in thousandths.
+    pub jitter: u32,
+}
+
+/// How an attempt failed, as far as the record must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No byte of the request left: the slot is given back.
+    NotSent,
+    /// It may have been counted. `answered`: the issuer did answer, so that it is counted by now if ever.
+    Lost {
+        /// Whether an answer came.
+        answered: bool,
+    },
+    /// The issuer counts too many; it may say how long to wait.
+    Throttled {
+        /// The issuer's wish.
+        retry_after: Option<Duration>,
+    },
+    /// The issuer refused. With `key_at_fault` another key may do better; without, none will.
+    Refused {
+        /// Whether the refusal was about the key.
+        key_at_fault: bool,
+        /// How many keys there are.
+        keys: u32,
+        /// What the issuer said.
+        reason: String,
+    },
+}
+
+impl Record {
+    /// Takes a slot and the claim for a new attempt. The caller has checked that it may.
+    ///
+    /// The attempt is written as if it were already lost, back-off and all, so that a process that dies now leaves the truth behind.
+    pub fn begin(
+        &self,
+        reservation: &Reservation<'_>,
+        now: Stamp,
+        rules: &Rules,
+    ) -> (Self, Attempt) {
+        let mut next = self.clone();
+        next.ledger.retain(|slot| slot.frees_at.boot > now.boot);
+        next.generation = self.generation.next().max(reservation.at_least);
+        if next.keys.fingerprint != reservation.keys {
+            next.keys = KeyTrial {
+                fingerprint: reservation.keys.to_owned(),
+                ..KeyTrial::default()
+            };
+            next.parked = None;
+        }
+        if reservation.trigger == Trigger::Operator {
+            next.parked = None;
+        }
+        let attempt = Attempt {
+            generation: next.generation,
+            class: reservation.class,
+            trigger: reservation.trigger,
+            key: next.keys.cursor,
+            reserved_at: now,
+            jitter: reservation.jitter,
+        };
+        next.ledger.push(Slot {
+            attempt: attempt.generation,
+            class: attempt.class,
+            trigger: attempt.trigger,
+            reserved_at: now,
+            frees_at: now.plus(rules.budget.period()),
+            outcome: Outcome::Begun,
+        });
+        next.claim = Some(Claim {
+            attempt: attempt.generation,
+            holder: reservation.holder.to_owned(),
+            until: now.plus(rules.claim()),
+        });
+        next.streak.lost += 1;
+        next.not_before = Some(next.after_a_loss(attempt.jitter, now, rules));
+        if next
+            .probation
+            .as_ref()
+            .is_some_and(|it| it.until.is_some_and(|until| until.boot <= now.boot))
+        {
+            next.probation = None;
+        }
+        (next, attempt)
+    }
+
+    /// Puts the token in that an attempt gave, unless a later attempt's is there already.
+    ///
+    /// The issuer counted the attempt before `answered_at`, so its slot may free earlier than was reserved for.
+    pub fn commit(
+        &self,
+        attempt: &Attempt,
+        token: &Token,
+        answered_at: Stamp,
+        now: Stamp,
+        rules: &Rules,
+    ) -> Self {
+        let mut next = self.settle(attempt, Outcome::Minted, Some(answered_at), rules);
+        if self
+            .token
+            .as_ref()
+            .is_none_or(|held| held.generation < token.generation)
+        {
+            next.token = Some(token.clone());
+        }
+        next.parked = None;
+        next.keys.refused = 0;
+        // A token that is due at birth must not set off the next mint at once, nor make its failures forgotten.
+        if token.freshness(now) == Freshness::Fresh {
+            next.streak.lost = 0;
+        }
+        next.streak.unsent = 0;
+        next.not_before = Some(now.plus(rules.backoff.after(next.streak.lost)));
+        next
+    }
+
+    /// Writes down how an attempt failed and when the next may be made.
+    pub fn abort(&self, attempt: &Attempt, failure: &Failure, now: Stamp, rules: &Rules) -> Self {
+        match failure {
+            Failure::NotSent => {
+                let mut next = self.settle(attempt, Outcome::Lost, None, rules);
+                next.ledger
+                    .retain(|slot| slot.attempt != attempt.generation);
+                next.streak.lost = self.streak.lost.saturating_sub(1);
+                next.streak.unsent = self.streak.unsent.saturating_add(1);
+                next.not_before = Some(now.plus(rules.unsent.after(next.streak.unsent)));
+                next
+            }
+            Failure::Lost { answered } => {
+                let mut next = self.settle(attempt, Outcome::Lost, answered.then_some(now), rules);
+                next.not_before = Some(next.after_a_loss(attempt.jitter, now, rules));
+                next
+            }
+            Failure::Throttled { retry_after } => {
+                let mut next = self.settle(attempt, Outcome::Throttled, Some(now), rules);
+                let longest = rules.budget.period();
+                let shortest = Duration::from_secs(1).min(longest);
+                let oldest_frees = next
+                    .ledger
+                    .iter()
+                    .map(|slot| slot.frees_at.boot)
+                    .min()
+                    .unwrap_or(now.boot);
+                let wait = retry_after
+                    .unwrap_or(oldest_frees.saturating_sub(now.boot))
+                    .clamp(shortest, longest);
+                next.not_before = Some(now.plus(wait));
+                next
+            }
+            Failure::Refused {
+                key_at_fault,
+                keys,
+                reason,
+            } => {
+                let mut next = self.settle(attempt, Outcome::Refused, Some(now), rules);
+                next.streak.lost = self.streak.lost.saturating_sub(1);
+                next.keys.refused = self.keys.refused.saturating_add(1);
+                next.keys.cursor = (attempt.key + 1) % (*keys).max(1);
+                if *key_at_fault && next.keys.refused < *keys && self.parked.is_none() {
+                    next.not_before = Some(now);
+                } else {
+                    let since = self.parked.as_ref().map_or(now, |parked| parked.since);
+                    next.parked = Some(Parked {
+                        since,
+                        reason: reason.clone(),
+                    });
+                    next.not_before = Some(now.plus(rules.parked_retry));
+                }
+                next
+            }
+        }
+    }
+
+    /// Gives the claim back and writes the outcome into the slot; a slot that a lost record no longer has is put back.
+    fn settle(
+        &self,
+        attempt: &Attempt,
+        outcome: Outcome,
+        counted_by: Option<Stamp>,
+        rules: &Rules,
+    ) -> Self {
+        let mut next = self.clone();
+        next.claim = self
+            .claim
+            .clone()
+            .filter(|claim| claim.attempt != attempt.generation);
+        next.generation = self.generation.max(attempt.generation);
+        let frees_at = attempt.reserved_at.plus(rules.budget.period());
+        let frees_at = counted_by
+            .map(|by| by.plus(rules.budget.period_once_counted()))
+            .filter(|sooner| sooner.boot < frees_at.boot)
+            .unwrap_or(frees_at);
+        let settled = Slot {
+            attempt: attempt.generation,
+            class: attempt.class,
+            trigger: attempt.trigger,
+            reserved_at: attempt.reserved_at,
+            frees_at,
+            outcome,
+        };
+        match next
+            .ledger
+            .iter_mut()
+            .find(|slot| slot.attempt == attempt.generation)
+        {
+            Some(slot) => *slot = settled,
+            None => next.ledger.push(settled),
+        }
+        next
+    }
+
+    /// When the next attempt may follow one that may have been counted: the back-off, or the time left shared out among the slots
+    /// left, whichever is longer.
+    fn after_a_loss(&self, jitter: u32, now: Stamp, rules: &Rules) -> Stamp {
+        let left = self
+            .token
+            .as_ref()
+            .map_or(Duration::ZERO, |token| token.expires_at.left(now));
+        let slots = rules.budget.free(&self.spent(), Class::Urgent, now.boot);
+        let wait = rules
+            .backoff
+            .after(self.streak.lost)
+            .max(left / (slots + 1));
+        now.plus(wait * jitter / 1000)
+    }
+}

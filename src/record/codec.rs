@@ -1,0 +1,147 @@
+//! The record as text: one line of JSON per field, versioned, and the only place where a token is written down.
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::Record;
+
+/// The newest format that this version writes: `major.minor`.
+pub const FORMAT: (u32, u32) = (1, 0);
+
+/// Why a text is no record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It is not a whole record: cut off, empty or changed by something else.
+    #[error("it is not a whole record ({why})")]
+    Torn {
+        /// Where the reading stopped; never a part of the text.
+        why: String,
+    },
+    /// It was written by a newer version, and must be left alone.
+    #[error("it has the newer format {found}")]
+    NewerFormat {
+        /// The format that it names.
+        found: String,
+    },
+}
+
+impl Record {
+    /// The text of this record. It holds the token, so it is wiped when dropped.
+    pub fn to_text(&self) -> Zeroizing<Vec<u8>> {
+        let mut text = Zeroizing::new(Vec::with_capacity(4096));
+        serde_json::to_writer_pretty(&mut *text, self)
+            .expect("a record has only text keys and finite numbers");
+        text.push(b'\n');
+        text
+    }
+
+    /// Reads what [`Record::to_text`] wrote, and what newer minor formats write.
+    pub fn parse(text: &[u8]) -> Result<Self, Unreadable> {
+        let torn = |error: &serde_json::Error| Unreadable::Torn {
+            // serde_json's own text may quote the value that it tripped over.
+            why: format!(
+                "{:?} at line {}, column {}",
+                error.classify(),
+                error.line(),
+                error.column()
+            )
+            .to_lowercase(),
+        };
+        match serde_json::from_slice::<Self>(text) {
+            Ok(record) if record.format.0 <= FORMAT.0 => Ok(record),
+            Ok(record) => Err(Unreadable::NewerFormat {
+                found: format!("{}.{}", record.format.0, record.format.1),
+            }),
+            Err(error) => Err(newer_format(text).unwrap_or_else(|| torn(&error))),
+        }
+    }
+}
+
+/// A text that cannot be read but names a newer format is not torn.
+fn newer_format(text: &[u8]) -> Option<Unreadable> {
+    let document: Value = serde_json::from_slice(text).ok()?;
+    let found = document.get("format")?.as_str()?;
+    (format::parse(found)? > FORMAT).then(|| Unreadable::NewerFormat {
+        found: found.to_owned(),
+    })
+}
+
+/// `"1.0"`.
+pub(super) mod format {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn parse(text: &str) -> Option<(u32, u32)> {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        format: &(u32, u32),
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        out.collect_str(&format_args!("{}.{}", format.0, format.1))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<(u32, u32), D::Error> {
+        let text = String::deserialize(from)?;
+        parse(&text)
+            .ok_or_else(|| D::Error::custom("a format is two numbers with a dot between them"))
+    }
+}
+
+/// The token with its secret opened.
+pub(super) mod kept_token {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::clock::Stamp;
+    use crate::token::{Generation, Secret, Token};
+
+    #[derive(Serialize)]
+    struct Written<'a> {
+        generation: Generation,
+        secret: &'a str,
+        issued_at: Stamp,
+        refresh_at: Stamp,
+        expires_at: Stamp,
+    }
+
+    #[derive(Deserialize)]
+    struct Read {
+        generation: Generation,
+        secret: String,
+        issued_at: Stamp,
+        refresh_at: Stamp,
+        expires_at: Stamp,
+    }
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        token: &Option<Token>,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        let written = token.as_ref().map(|token| Written {
+            generation: token.generation,
+            secret: token.secret.expose(),
+            issued_at: token.issued_at,
+            refresh_at: token.refresh_at,
+            expires_at: token.expires_at,
+        });
+        written.serialize(out)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Token>, D::Error> {
+        let read = Option::<Read>::deserialize(from)?;
+        Ok(read.map(|read| Token {
+            generation: read.generation,
+            secret: Secret::new(read.secret),
+            issued_at: read.issued_at,
+            refresh_at: read.refresh_at,
+            expires_at: read.expires_at,
+        }))
+    }
+}

@@ -1,0 +1,367 @@
+//! A register in a folder: one file, replaced whole, under a lock that every daemon on the folder takes.
+//!
+//! `record.json` is the record, 0600. `record.lock` is never renamed and holds nothing. `record.json.new` is what the next swap
+//! writes and renames; a crash may leave it behind, and the next swap overwrites it. Two daemons on one folder share one token
+//! and one budget.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
+use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+use super::codec::Unreadable;
+use super::{Loaded, Pending, Record, Register, RegisterError, Swapped, Version};
+
+/// How long a swap waits for the lock before it gives up: a lock is held for a few milliseconds, unless its holder is frozen.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the file is looked at for the writes of others.
+const POLL: Duration = Duration::from_millis(500);
+
+/// A record is a few kilobytes; whatever is larger is none.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Why a folder cannot hold a record.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder is missing and cannot be made.
+    #[error(
+        "the state folder {folder} cannot be made ({why}); make it, owned by the user that runs bearerd, or name another"
+    )]
+    Missing {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// Nothing can be written there.
+    #[error(
+        "the state folder {folder} cannot be written ({why}); give it to the user that runs bearerd, or name another"
+    )]
+    ReadOnly {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The file system gives no locks.
+    #[error("the file system of {folder} gives no locks ({why}); name a folder on a local disk")]
+    NoLocks {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+}
+
+/// A folder that holds one record.
+pub struct FileRegister {
+    place: Arc<Place>,
+}
+
+/// The folder's paths, and what its file looked like when it was last read or written.
+struct Place {
+    record: PathBuf,
+    fresh: PathBuf,
+    lock: PathBuf,
+    folder: PathBuf,
+    seen: Mutex<Option<Look>>,
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Look {
+    inode: u64,
+    modified: (i64, i64),
+    length: u64,
+}
+
+impl FileRegister {
+    /// Makes the folder where it is missing, and checks that a record can be locked and written in it.
+    pub fn open(folder: &Path) -> Result<Self, OpenError> {
+        let named = |why| (folder.to_owned(), why);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|why| {
+                let (folder, why) = named(why);
+                OpenError::Missing { folder, why }
+            })?;
+        let place = Place {
+            record: folder.join("record.json"),
+            fresh: folder.join("record.json.new"),
+            lock: folder.join("record.lock"),
+            folder: folder.to_owned(),
+            seen: Mutex::new(None),
+        };
+        let lock = place.open_lock().map_err(|why| {
+            let (folder, why) = named(why);
+            OpenError::ReadOnly { folder, why }
+        })?;
+        match lock.try_lock() {
+            Ok(()) | Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(why)) => {
+                return Err(OpenError::NoLocks {
+                    folder: folder.to_owned(),
+                    why,
+                });
+            }
+        }
+        drop(lock);
+        place.probe().map_err(|why| {
+            let (folder, why) = named(why);
+            OpenError::ReadOnly { folder, why }
+        })?;
+        Ok(Self {
+            place: Arc::new(place),
+        })
+    }
+
+    /// Where the record is.
+    pub fn path(&self) -> &Path {
+        &self.place.record
+    }
+}
+
+impl Register for FileRegister {
+    fn load(&self) -> Pending<'_, Result<Loaded, RegisterError>> {
+        let place = Arc::clone(&self.place);
+        Box::pin(async move {
+            let joined = tokio::task::spawn_blocking(move || place.load()).await;
+            joined.unwrap_or_else(|error| Err(failed("load the record", &error)))
+        })
+    }
+
+    fn swap(&self, seen: Option<Version>, next: Record) -> Pending<'_, Swapped> {
+        let place = Arc::clone(&self.place);
+        Box::pin(async move {
+            let joined =
+                tokio::task::spawn_blocking(move || place.swap(seen.as_ref(), &next)).await;
+            joined.unwrap_or_else(|error| Swapped::Unknown(failed("write the record", &error)))
+        })
+    }
+
+    fn changed(&self) -> Pending<'_, ()> {
+        Box::pin(async {
+            loop {
+                sleep(POLL).await;
+                // One look at a local file, far below a millisecond.
+                if self.place.look()
+                    != *self
+                        .place
+                        .seen
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                {
+                    return;
+                }
+            }
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        "file"
+    }
+}
+
+impl Place {
+    fn load(&self) -> Result<Loaded, RegisterError> {
+        let found = self.read()?;
+        match found {
+            Ok(found) => Ok(Loaded {
+                found,
+                moved_aside: None,
+            }),
+            Err(_) => self.move_aside(),
+        }
+    }
+
+    /// Reads the file as it is: nothing, a record, or something that is none.
+    fn read(&self) -> Result<Result<Option<(Record, Version)>, Unreadable>, RegisterError> {
+        let io = |why: io::Error| failed(&format!("read {}", self.record.display()), &why);
+        self.remember();
+        let mut text = Zeroizing::new(Vec::new());
+        match OpenOptions::new()
+            .read(true)
+            .custom_flags(NO_FOLLOW)
+            .open(&self.record)
+        {
+            Ok(file) => file.take(MOST_BYTES).read_to_end(&mut text).map_err(io)?,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
+            Err(why) => return Err(io(why)),
+        };
+        match Record::parse(&text) {
+            Ok(record) => Ok(Ok(Some((record, version_of(&text))))),
+            Err(Unreadable::NewerFormat { found }) => Err(RegisterError::NewerFormat {
+                place: self.record.display().to_string(),
+                found,
+            }),
+            Err(torn) => Ok(Err(torn)),
+        }
+    }
+
+    /// Puts a torn file where people can look at it, and leaves the register empty.
+    fn move_aside(&self) -> Result<Loaded, RegisterError> {
+        let _lock = self.locked()?;
+        // Another daemon may have mended it while we waited.
+        let torn = match self.read()? {
+            Ok(found) => {
+                return Ok(Loaded {
+                    found,
+                    moved_aside: None,
+                });
+            }
+            Err(torn) => torn,
+        };
+        let aside = self.free_name_aside();
+        let doing = format!(
+            "move the torn {} to {}",
+            self.record.display(),
+            aside.display()
+        );
+        fs::rename(&self.record, &aside).map_err(|why| failed(&doing, &why))?;
+        self.remember();
+        let told = format!(
+            "{} was moved to {}: {torn}",
+            self.record.display(),
+            aside.display()
+        );
+        Ok(Loaded {
+            found: None,
+            moved_aside: Some(told),
+        })
+    }
+
+    fn free_name_aside(&self) -> PathBuf {
+        let numbered = |number: u32| self.folder.join(format!("record.json.torn-{number}"));
+        (1..)
+            .map(numbered)
+            .find(|path| !path.exists())
+            .expect("fewer torn files than numbers")
+    }
+
+    fn swap(&self, seen: Option<&Version>, next: &Record) -> Swapped {
+        let _lock = match self.locked() {
+            Ok(lock) => lock,
+            Err(error) => return Swapped::Unavailable(error),
+        };
+        match self.read() {
+            Ok(Ok(current)) if current.as_ref().map(|(_, version)| version) == seen => {}
+            Ok(_) => return Swapped::Conflict,
+            Err(error) => return Swapped::Unavailable(error),
+        }
+        let text = next.to_text();
+        if let Err(why) = self
+            .write_fresh(&text)
+            .and_then(|()| fs::rename(&self.fresh, &self.record))
+        {
+            let _ = fs::remove_file(&self.fresh);
+            return Swapped::Unavailable(failed(&format!("write {}", self.record.display()), &why));
+        }
+        self.remember();
+        match File::open(&self.folder).and_then(|folder| folder.sync_all()) {
+            Ok(()) => Swapped::Done(version_of(&text)),
+            Err(why) => Swapped::Unknown(failed(&format!("sync {}", self.folder.display()), &why)),
+        }
+    }
+
+    fn write_fresh(&self, text: &[u8]) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(NO_FOLLOW);
+        let mut file = options.open(&self.fresh)?;
+        // A file that a crash left behind keeps its mode; the record's is never wider than this.
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.write_all(text)?;
+        file.sync_all()
+    }
+
+    /// Finds out at the start whether files can be made here, rather than at the first mint.
+    fn probe(&self) -> io::Result<()> {
+        let probe = self.folder.join(format!("probe.{}", std::process::id()));
+        let made = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(NO_FOLLOW)
+            .open(&probe);
+        let written =
+            made.and_then(|mut file| file.write_all(b"probe").and_then(|()| file.sync_all()));
+        let removed = fs::remove_file(&probe);
+        written.and(removed)
+    }
+
+    fn open_lock(&self) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(NO_FOLLOW)
+            .open(&self.lock)
+    }
+
+    /// The folder's lock, which dropping gives back.
+    fn locked(&self) -> Result<File, RegisterError> {
+        let doing = || format!("lock {}", self.lock.display());
+        let lock = self.open_lock().map_err(|why| failed(&doing(), &why))?;
+        let step = Duration::from_millis(5);
+        for _ in 0..LOCK_PATIENCE.as_millis() / step.as_millis() {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(step),
+                Err(TryLockError::Error(why)) => return Err(failed(&doing(), &why)),
+            }
+        }
+        Err(failed(
+            &doing(),
+            &"another process has held it for a second",
+        ))
+    }
+
+    fn look(&self) -> Option<Look> {
+        let about = fs::symlink_metadata(&self.record).ok()?;
+        Some(Look {
+            inode: about.ino(),
+            modified: (about.mtime(), about.mtime_nsec()),
+            length: about.len(),
+        })
+    }
+
+    fn remember(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = self.look();
+    }
+}
+
+#[expect(
+    clippy::cast_possible_wrap,
+    reason = "the flag is a small positive number"
+)]
+const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
+
+fn version_of(text: &[u8]) -> Version {
+    Version(Sha256::digest(text).to_vec())
+}
+
+fn failed(doing: &str, why: &impl ToString) -> RegisterError {
+    RegisterError::Io {
+        doing: doing.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! What every transport reads: the live token, the status, and a way to ask the keeper.
+//!
+//! Reading is one wait-free load of a snapshot that was prepared when the token was published. The snapshot is the only truth;
+//! the watch channel carries a generation only to wake those who wait. Transports never reach the keeper itself: they send it
+//! commands through here.
+
+pub mod status;
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use status::Status;
+
+use crate::clock::Stamp;
+use crate::token::{Generation, Token};
+
+/// A token as it is vended, with everything about it that can be prepared once for all answers.
+pub struct Live {
+    /// The token and its times.
+    pub token: Token,
+    /// A caller reported that the issuer refuses it, and its successor is not there yet.
+    pub suspect: bool,
+    /// The bare token.
+    pub text: Bytes,
+    /// The weak entity tag: `W/"<generation>-<8 hex of SHA-256>"`.
+    pub etag: Bytes,
+    json_head: Box<str>,
+    json_tail: Box<str>,
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+}
+
+#[derive(Serialize)]
+struct Tail {
+    expires_at: jiff::Timestamp,
+    issued_at: jiff::Timestamp,
+    generation: Generation,
+    suspect: bool,
+}
+
+impl Live {
+    /// Prepares the answers for a token.
+    pub fn new(token: Token, suspect: bool) -> Self {
+        let head = Head {
+            access_token: token.secret.expose(),
+            token_type: "Bearer",
+        };
+        let tail = Tail {
+            expires_at: to_milliseconds(token.expires_at.wall),
+            issued_at: to_milliseconds(token.issued_at.wall),
+            generation: token.generation,
+            suspect,
+        };
+        let head = serde_json::to_string(&head).expect("text is JSON");
+        let tail = serde_json::to_string(&tail).expect("times and numbers are JSON");
+        let tag = format!("W/\"{}-{}\"", token.generation, token.secret.fingerprint());
+        Self {
+            text: Bytes::copy_from_slice(token.secret.expose().as_bytes()),
+            etag: tag.into(),
+            json_head: format!("{},\"expires_in\":", head.trim_end_matches('}')).into(),
+            json_tail: format!(",{}\n", tail.trim_start_matches('{')).into(),
+            token,
+            suspect,
+        }
+    }
+
+    /// The JSON answer at `now`; `expires_in` is in whole seconds, rounded down.
+    pub fn json(&self, now: Stamp) -> Bytes {
+        let seconds = self.token.expires_at.left(now).as_secs();
+        let mut answer = Vec::with_capacity(self.json_head.len() + 20 + self.json_tail.len());
+        answer.extend_from_slice(self.json_head.as_bytes());
+        answer.extend_from_slice(seconds.to_string().as_bytes());
+        answer.extend_from_slice(self.json_tail.as_bytes());
+        answer.into()
+    }
+}
+
+/// A time of the token cut to milliseconds, so that it is never shown later than it is.
+fn to_milliseconds(at: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
+}
+
+/// Why nothing can be vended now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// No token has been minted or found yet.
+    NoTokenYet,
+    /// The last token has reached its `expires_at`.
+    Expired,
+}
+
+/// What a report of a refused token came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportOutcome {
+    /// It is believed, and a successor is being minted.
+    Refreshing,
+    /// It is about another generation than the current one.
+    StaleGeneration,
+    /// The token is so young that the issuer may not know it everywhere yet.
+    TooYoung,
+    /// It is believed, but reports are paced: a successor is minted when the pace and the budget allow.
+    Paced {
+        /// The earliest moment of that mint.
+        until: Stamp,
+    },
+}
+
+/// What an operator's wish for a refresh came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// A mint is under way.
+    Refreshing,
+    /// Not now.
+    Refused {
+        /// What stands in the way, as in the status.
+        waiting_for: &'static str,
+        /// When it may be asked again, where that is known.
+        until: Option<Stamp>,
+    },
+}
+
+/// What transports may ask of the keeper.
+#[derive(Debug)]
+pub enum Command {
+    /// The issuer refused the token of this generation.
+    Report {
+        /// The generation that was refused.
+        generation: Generation,
+        /// Where the outcome goes; whoever hangs up cancels nothing.
+        reply: oneshot::Sender<ReportOutcome>,
+    },
+    /// An operator wants a new token.
+    Refresh {
+        /// Where the outcome goes.
+        reply: oneshot::Sender<RefreshOutcome>,
+    },
+}
+
+/// The keeper has ended; the process is on its way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bearerd is shutting down")]
+pub struct Gone;
+
+/// The live token, the status, and the way to the keeper. One per process, shared by all transports.
+pub struct Vend {
+    live: ArcSwapOption<Live>,
+    status: ArcSwap<Status>,
+    generation: watch::Sender<Option<Generation>>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// So many commands may wait for the keeper; who comes later waits for a place.
+const COMMANDS: usize = 64;
+
+impl Vend {
+    /// Nothing to vend yet. The receiver is the keeper's.
+    pub fn new(status: Status) -> (Arc<Self>, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let vend = Self {
+            live: ArcSwapOption::empty(),
+            status: ArcSwap::from_pointee(status),
+            generation: watch::Sender::new(None),
+            commands,
+        };
+        (Arc::new(vend), receiver)
+    }
+
+    /// The token that may be vended at `now`. Wait-free: one load.
+    pub fn current(&self, now: Stamp) -> Result<Arc<Live>, Unavailable> {
+        match self.live.load_full() {
+            Some(live) if live.token.expired(now) => Err(Unavailable::Expired),
+            Some(live) => Ok(live),
+            None => Err(Unavailable::NoTokenYet),
+        }
+    }
+
+    /// Puts a token out, if it is newer than the one that is out, or the same with another mark. Only the keeper calls this.
+    pub fn publish(&self, live: Live) {
+        let generation = live.token.generation;
+        let live = Arc::new(live);
+        let replaced = self.live.rcu(|held| match held {
+            Some(held) if held.token.generation > generation => Some(Arc::clone(held)),
+            _ => Some(Arc::clone(&live)),
+        });
+        if replaced.is_none_or(|held| held.token.generation <= generation) {
+            self.generation.send_replace(Some(generation));
+        }
+    }
+
+    /// Wakes whenever [`Vend::current`] may answer something new. Take it before reading, so that nothing is missed.
+    pub fn watch(&self) -> watch::Receiver<Option<Generation>> {
+        self.generation.subscribe()
+    }
+
+    /// How things stand, as of the keeper's last step (at most five seconds ago).
+    pub fn status(&self) -> Arc<Status> {
+        self.status.load_full()
+    }
+
+    /// Replaces the status. Only the keeper calls this.
+    pub fn publish_status(&self, status: Status) {
+        self.status.store(Arc::new(status));
+    }
+
+    /// Says that the issuer refused the token of this generation.
+    pub async fn report(&self, generation: Generation) -> Result<ReportOutcome, Gone> {
+        self.ask(|reply| Command::Report { generation, reply })
+            .await
+    }
+
+    /// Asks for a new token now.
+    pub async fn refresh(&self) -> Result<RefreshOutcome, Gone> {
+        self.ask(|reply| Command::Refresh { reply }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::Secret;
+    use jiff::Timestamp;
+    use std::time::Duration;
+
+    fn at(second: u64) -> Stamp {
+        Stamp {
+            wall: Timestamp::from_second(1_800_000_000 + i64::try_from(second).unwrap()).unwrap(),
+            boot: Duration::from_secs(second),
+        }
+    }
+
+    fn live(generation: u64, expires: u64) -> Live {
+        let token = Token {
+            generation: Generation(generation),
+            secret: Secret::new(format!("token-{generation}")),
+            issued_at: at(0),
+            refresh_at: at(1),
+            expires_at: at(expires),
+        };
+        Live::new(token, false)
+    }
+
+    #[test]
+    fn a_token_is_replaced_only_by_a_newer_one() {
+        let (vend, _commands) = Vend::new(Status::default());
+        let watch = vend.watch();
+        assert_eq!(vend.current(at(0)).err(), Some(Unavailable::NoTokenYet));
+        vend.publish(live(5, 100));
+        vend.publish(live(4, 900));
+        assert_eq!(
+            vend.current(at(99)).map(|it| it.token.generation),
+            Ok(Generation(5))
+        );
+        assert_eq!(*watch.borrow(), Some(Generation(5)));
+        vend.publish(live(6, 200));
+        assert_eq!(
+            vend.current(at(99)).map(|it| it.token.generation),
+            Ok(Generation(6))
+        );
+    }
+
+    #[test]
+    fn nothing_is_vended_from_its_end_on() {
+        let (vend, _commands) = Vend::new(Status::default());
+        vend.publish(live(5, 100));
+        assert!(vend.current(at(99)).is_ok());
+        assert_eq!(vend.current(at(100)).err(), Some(Unavailable::Expired));
+    }
+
+    #[test]
+    fn the_prepared_answer_is_the_documented_one() {
+        let answer = live(5, 100).json(at(40));
+        let expected = concat!(
+            r#"{"access_token":"token-5","token_type":"Bearer","expires_in":60,"expires_at":"2027-01-15T08:01:40Z","#,
+            r#""issued_at":"2027-01-15T08:00:00Z","generation":5,"suspect":false}"#,
+            "\n"
+        );
+        assert_eq!(std::str::from_utf8(&answer).unwrap(), expected);
+        assert_eq!(&live(5, 100).etag[..5], b"W/\"5-");
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_after_the_end_is_told_so() {
+        let (vend, commands) = Vend::new(Status::default());
+        drop(commands);
+        assert_eq!(vend.report(Generation(1)).await, Err(Gone));
+        assert_eq!(vend.refresh().await, Err(Gone));
+    }
+}
