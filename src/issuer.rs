@@ -1,0 +1,239 @@
+//! Who mints: one request, one answer, and what that answer means for the budget.
+
+pub mod truecaller;
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::clock::Stamp;
+use crate::token::Secret;
+
+/// What an attempt to mint came to, told by what the issuer may have counted.
+#[derive(Debug)]
+pub enum Answer {
+    /// A token.
+    Minted(Minted),
+    /// No byte of the request left this machine: nothing was counted.
+    NotSent {
+        /// What the system said.
+        detail: String,
+    },
+    /// It may have been counted, and gave no token that can be used.
+    Lost {
+        /// Whether the issuer answered: then it is counted by now, if ever.
+        answered: bool,
+        /// What happened.
+        detail: String,
+    },
+    /// The issuer counts too many (429).
+    Throttled {
+        /// Its `Retry-After`, if it sent one that can be read.
+        retry_after: Option<Duration>,
+        /// What it said.
+        detail: String,
+    },
+    /// The issuer refused, and will refuse the same request again.
+    Refused {
+        /// It was about the key (401, 403): another may do better.
+        key_at_fault: bool,
+        /// What it said.
+        detail: String,
+    },
+}
+
+/// A token as the issuer gave it.
+#[derive(Debug)]
+pub struct Minted {
+    /// What callers will send.
+    pub secret: Secret,
+    /// The moment before the request was sent.
+    pub sent_at: Stamp,
+    /// How much older than `sent_at` the answer showed the token to be; zero where it did not.
+    pub aged: Duration,
+    /// What was odd about the answer, though not fatal.
+    pub note: Option<String>,
+}
+
+/// What an issuer promises to answer later.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Mints tokens.
+pub trait Issuer: Send + Sync {
+    /// Sends at most one request, and none once the boot clock has passed `send_by`. Dropping the call leaves the outcome unknown.
+    fn mint<'a>(&'a self, key: &'a Key, send_by: Duration) -> Pending<'a, Answer>;
+}
+
+/// One pair that may ask for tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The key's id.
+    pub key_id: Secret,
+    /// The key itself.
+    pub api_key: Secret,
+}
+
+/// The keys at hand, in the order in which they are tried. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys(Vec<Key>);
+
+impl Keys {
+    /// A set of keys; `None` where there is none.
+    pub fn new(keys: Vec<Key>) -> Option<Self> {
+        (!keys.is_empty()).then_some(Self(keys))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The key with this index, modulo their number.
+    pub fn pick(&self, index: u32) -> &Key {
+        &self.0[index as usize % self.0.len()]
+    }
+
+    /// Tells one set from another: sixteen hex digits of a SHA-256 over all of it.
+    pub fn fingerprint(&self) -> String {
+        let mut digest = Sha256::new();
+        for key in &self.0 {
+            for part in [&key.key_id, &key.api_key] {
+                digest.update(part.expose().len().to_be_bytes());
+                digest.update(part.expose().as_bytes());
+            }
+        }
+        digest.finalize()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
+/// Where the keys are kept. They are read anew whenever somebody asks, so that they can be replaced at any time.
+#[derive(Clone, Debug)]
+pub struct KeyFiles {
+    /// For each key the file of its id and the file of the key itself.
+    pub pairs: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Why a key could not be read. It never shows what a file holds.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read.
+    #[error("{} cannot be read ({why})", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The file holds nothing, or what cannot be a key.
+    #[error("{} must hold one line of visible ASCII characters", path.display())]
+    NotAKey {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// There are no pairs.
+    #[error("no key is configured")]
+    None,
+}
+
+impl KeyFiles {
+    /// Reads all of them; a file that cannot be read fails the whole set.
+    pub fn read(&self) -> Result<Keys, KeyError> {
+        let pair = |(id, key): &(PathBuf, PathBuf)| {
+            Ok(Key {
+                key_id: read_secret(id)?,
+                api_key: read_secret(key)?,
+            })
+        };
+        let keys: Vec<Key> = self
+            .pairs
+            .iter()
+            .map(pair)
+            .collect::<Result<_, KeyError>>()?;
+        Keys::new(keys).ok_or(KeyError::None)
+    }
+}
+
+/// One line of visible ASCII; the line's end is not a part of it.
+fn read_secret(path: &PathBuf) -> Result<Secret, KeyError> {
+    let text = fs::read_to_string(path).map_err(|why| KeyError::Unreadable {
+        path: path.clone(),
+        why,
+    })?;
+    let text = zeroize::Zeroizing::new(text);
+    let line = text.trim_end_matches(['\r', '\n']);
+    if line.is_empty() || line.len() > 4096 || !line.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(KeyError::NotAKey { path: path.clone() });
+    }
+    Ok(Secret::new(line.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: &str, key: &str) -> Key {
+        Key {
+            key_id: Secret::new(id.into()),
+            api_key: Secret::new(key.into()),
+        }
+    }
+
+    #[test]
+    fn keys_are_picked_in_turn_and_told_apart() {
+        let keys = Keys::new(vec![key("a", "1"), key("b", "2")]).unwrap();
+        assert_eq!(keys.pick(3), &key("b", "2"));
+        assert_ne!(
+            keys.fingerprint(),
+            Keys::new(vec![key("b", "2"), key("a", "1")])
+                .unwrap()
+                .fingerprint()
+        );
+        assert_ne!(
+            Keys::new(vec![key("ab", "c")]).unwrap().fingerprint(),
+            Keys::new(vec![key("a", "bc")]).unwrap().fingerprint()
+        );
+        assert!(Keys::new(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn key_files_are_read_without_their_line_end_and_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let files = KeyFiles {
+            pairs: vec![(write("id", "the-id\r\n"), write("key", "the-key\n"))],
+        };
+        assert_eq!(files.read().unwrap().pick(0), &key("the-id", "the-key"));
+
+        for bad in ["", "\n", "two\nlines\n", "sp ace", "nul\0"] {
+            let files = KeyFiles {
+                pairs: vec![(write("id", "the-id"), write("key", bad))],
+            };
+            let error = files.read().unwrap_err().to_string();
+            assert!(
+                error.contains("one line of visible ASCII") && !error.contains("space"),
+                "{error}"
+            );
+        }
+        let missing = KeyFiles {
+            pairs: vec![(folder.path().join("none"), folder.path().join("none"))],
+        };
+        assert!(
+            missing
+                .read()
+                .unwrap_err()
+                .to_string()
+                .contains("cannot be read")
+        );
+    }
+}

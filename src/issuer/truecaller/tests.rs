@@ -1,0 +1,175 @@
+use super::*;
+
+const LIFETIME: Duration = Duration::from_secs(3600);
+const DATE_TEXT: &str = "Thu, 10 Jul 2025 06:59:06 GMT";
+
+fn key() -> Key {
+    Key {
+        key_id: Secret::new("the-key-id".into()),
+        api_key: Secret::new("the-api-key".into()),
+    }
+}
+
+fn journey() -> Journey {
+    let sent_at = Stamp {
+        wall: "2025-07-10T06:59:05Z".parse().unwrap(),
+        boot: Duration::from_secs(500),
+    };
+    Journey {
+        sent_at,
+        answered_at: sent_at.plus(Duration::from_secs(1)),
+    }
+}
+
+fn judged(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Answer {
+    let mut all = HeaderMap::from_iter([(DATE, HeaderValue::from_static(DATE_TEXT))]);
+    for (name, value) in headers {
+        all.insert(*name, HeaderValue::from_static(value));
+    }
+    let body = Zeroizing::new(body.as_bytes().to_vec());
+    judge(
+        &Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: all,
+            body,
+        },
+        journey(),
+        &key(),
+        LIFETIME,
+    )
+}
+
+fn aged(created_at: &str) -> (Duration, Option<String>) {
+    match judged(
+        200,
+        &[],
+        &format!(r#"{{"token":"abc","created_at":{created_at}}}"#),
+    ) {
+        Answer::Minted(minted) => (minted.aged, minted.note),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_documented_answer_is_a_token() {
+    let Answer::Minted(minted) = judged(
+        200,
+        &[],
+        r#"{"token":"abc","created_at":"2025-07-10T06:59:05.72Z"}"#,
+    ) else {
+        panic!("no token")
+    };
+    assert_eq!(minted.secret.expose(), "abc");
+    assert_eq!(minted.sent_at, journey().sent_at);
+    assert_eq!((minted.aged, minted.note), (Duration::ZERO, None));
+}
+
+#[test]
+fn a_token_that_the_issuer_shows_to_be_older_ends_earlier() {
+    assert_eq!(
+        aged(r#""2025-07-10T06:59:00Z""#).0,
+        Duration::ZERO,
+        "within the tolerance and the journey"
+    );
+    assert_eq!(
+        aged(r#""2025-07-10T06:49:06Z""#).0,
+        Duration::from_secs(601)
+    );
+}
+
+#[test]
+fn an_absurd_created_at_is_noted_and_not_believed() {
+    for (odd, note) in [
+        (r#""1970-01-01T00:00:00Z""#, "further back"),
+        (r#""2031-01-01T00:00:00Z""#, "future"),
+        (r#""yesterday""#, "not a time"),
+        ("12", "not a time"),
+        ("null", "no created_at"),
+    ] {
+        let (aged, told) = aged(odd);
+        assert_eq!(aged, Duration::ZERO);
+        assert!(told.unwrap().contains(note), "{odd}");
+    }
+}
+
+#[test]
+fn a_success_that_holds_no_token_may_have_been_counted() {
+    for body in [
+        "",
+        "{",
+        "[]",
+        "{}",
+        r#"{"token":""}"#,
+        r#"{"token":"two words"}"#,
+        "{\"token\":\"t\u{f6}ken\"}",
+        r#"{"token":7}"#,
+    ] {
+        let answer = judged(200, &[], body);
+        assert!(
+            matches!(answer, Answer::Lost { answered: true, .. }),
+            "{body}: {answer:?}"
+        );
+    }
+}
+
+#[test]
+fn each_status_has_its_meaning() {
+    let name = |answer: &Answer| match answer {
+        Answer::Minted(_) => "minted",
+        Answer::NotSent { .. } => "not sent",
+        Answer::Lost { .. } => "lost",
+        Answer::Throttled { .. } => "throttled",
+        Answer::Refused {
+            key_at_fault: true, ..
+        } => "key refused",
+        Answer::Refused {
+            key_at_fault: false,
+            ..
+        } => "refused",
+    };
+    for (status, meaning) in [
+        (301, "refused"),
+        (400, "refused"),
+        (401, "key refused"),
+        (403, "key refused"),
+        (404, "refused"),
+        (408, "lost"),
+        (429, "throttled"),
+        (500, "lost"),
+        (503, "lost"),
+    ] {
+        assert_eq!(name(&judged(status, &[], "{}")), meaning, "{status}");
+    }
+}
+
+#[test]
+fn retry_after_is_read_as_seconds_or_as_a_date() {
+    let wait = |value| match judged(429, &[("retry-after", value)], "") {
+        Answer::Throttled { retry_after, .. } => retry_after,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(wait("120"), Some(Duration::from_secs(120)));
+    assert_eq!(
+        wait("Thu, 10 Jul 2025 07:00:06 GMT"),
+        Some(Duration::from_secs(60))
+    );
+    assert_eq!(wait("Thu, 10 Jul 2025 06:00:00 GMT"), Some(Duration::ZERO));
+    assert_eq!(wait("soon"), None);
+}
+
+#[test]
+fn the_operator_reads_the_slug_but_never_a_key() {
+    let Answer::Refused { detail, .. } = judged(
+        400,
+        &[],
+        r#"{"slug":"invalid-input","message":"api_key the-api-key of the-key-id\nis wrong"}"#,
+    ) else {
+        panic!("not refused")
+    };
+    assert_eq!(detail, "400 / invalid-input / api_key … of … is wrong");
+    let long = format!(r#"{{"slug":"x","message":"{}"}}"#, "y".repeat(5000));
+    let Answer::Refused { detail, .. } = judged(400, &[], &long) else {
+        panic!("not refused")
+    };
+    assert!(detail.len() < 250);
+}
