@@ -7,6 +7,7 @@
 pub mod budget;
 pub mod clock;
 pub mod issuer;
+pub mod keeper;
 pub mod metrics;
 pub mod record;
 pub mod token;

@@ -1,0 +1,294 @@
+//! Carries out what the keeper decides. It decides nothing itself.
+//!
+//! One task owns the keeper and everything that it has under way. It wakes at the keeper's next wish, and at least every tick, so
+//! that a suspend or a step of the wall clock is noticed. It never ends by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{debug, info, warn};
+
+use super::metrics::Metrics;
+use super::{Input, Keeper, Note, Output, Settings};
+use crate::clock::Clock;
+use crate::issuer::{Issuer, KeyFiles, Keys};
+use crate::record::{Register, Swapped};
+use crate::vend::{Command, Live, RefreshOutcome, ReportOutcome, Vend};
+
+/// The longest sleep: tokio's timers stand still while the machine is suspended.
+const TICK: Duration = Duration::from_secs(5);
+
+/// So many identical failures in a row are told loudly.
+const LOUD: u32 = 3;
+
+/// What the keeper works with.
+pub struct Parts {
+    /// What it goes by.
+    pub settings: Settings,
+    /// Where the record lives.
+    pub register: Arc<dyn Register>,
+    /// Who mints.
+    pub issuer: Arc<dyn Issuer>,
+    /// The keys as they were read at the start.
+    pub keys: Keys,
+    /// Where they are read again.
+    pub key_files: KeyFiles,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where tokens and status are put out.
+    pub vend: Arc<Vend>,
+    /// What transports ask.
+    pub commands: mpsc::Receiver<Command>,
+}
+
+/// Who waits for the answer to a command.
+enum Asker {
+    Report(oneshot::Sender<ReportOutcome>),
+    Refresh(oneshot::Sender<RefreshOutcome>),
+}
+
+/// The task that owns the keeper.
+pub struct Driver {
+    parts: Parts,
+    keeper: Keeper,
+    metrics: Metrics,
+    under_way: JoinSet<Input>,
+    told: Told,
+}
+
+impl Driver {
+    /// Prepares the task; [`Driver::run`] begins it.
+    pub fn new(parts: Parts, registry: &Registry) -> Self {
+        let keeper = Keeper::new(parts.settings.clone(), fastrand::u64(..));
+        Self {
+            parts,
+            keeper,
+            metrics: Metrics::new(registry),
+            under_way: JoinSet::new(),
+            told: Told::default(),
+        }
+    }
+
+    /// Keeps the token until the task is dropped, which leaves the record as true as a crash does.
+    pub async fn run(mut self) {
+        let keys = keys_input(&self.parts.keys);
+        self.step(keys, None);
+        let register = Arc::clone(&self.parts.register);
+        let mut changed = register.changed();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = self.parts.clock.now();
+            let wake = self
+                .keeper
+                .next_wake(now)
+                .map_or(TICK, |at| at.saturating_sub(now.boot));
+            let (input, asker) = tokio::select! {
+                Some(done) = self.under_way.join_next() => (self.ended(done), None),
+                Some(command) = self.parts.commands.recv() => asked(command),
+                () = &mut changed => {
+                    changed = register.changed();
+                    (Input::Changed, None)
+                }
+                () = sleep(wake) => (Input::Tick, None),
+                _ = ticks.tick() => (self.keys_again().unwrap_or(Input::Tick), None),
+            };
+            self.step(input, asker);
+        }
+    }
+
+    /// One step of the keeper, and everything that follows from it.
+    fn step(&mut self, input: Input, asker: Option<Asker>) {
+        let now = self.parts.clock.now();
+        let mut outputs = Vec::new();
+        self.keeper.step(now, input, &mut outputs);
+        let mut asker = asker;
+        for output in outputs {
+            match output {
+                Output::Load => self.load(),
+                Output::Swap { seen, next } => {
+                    let register = Arc::clone(&self.parts.register);
+                    self.under_way
+                        .spawn(async move { Input::Swapped(register.swap(seen, *next).await) });
+                }
+                Output::Mint { key, send_by } => self.mint(key, send_by),
+                Output::Publish { token, suspect } => {
+                    self.parts.vend.publish(Live::new(token, suspect));
+                }
+                Output::Reported(outcome) => {
+                    if let Some(Asker::Report(reply)) = asker.take() {
+                        let _hung_up = reply.send(outcome);
+                    }
+                }
+                Output::Refreshed(outcome) => {
+                    if let Some(Asker::Refresh(reply)) = asker.take() {
+                        let _hung_up = reply.send(outcome);
+                    }
+                }
+                Output::Attempted {
+                    class,
+                    outcome,
+                    duration,
+                } => self.metrics.attempted(outcome, class, duration, now),
+                Output::Note(note) => self.told.tell(&note),
+            }
+        }
+        let status = self.keeper.status(now, self.parts.register.name());
+        self.metrics.show(&status, now);
+        self.parts.vend.publish_status(status);
+    }
+
+    fn load(&mut self) {
+        let register = Arc::clone(&self.parts.register);
+        self.under_way
+            .spawn(async move { Input::Loaded(register.load().await) });
+    }
+
+    fn mint(&mut self, key: u32, send_by: Duration) {
+        let issuer = Arc::clone(&self.parts.issuer);
+        let key = self.parts.keys.pick(key).clone();
+        self.under_way
+            .spawn(async move { Input::Minted(issuer.mint(&key, send_by).await) });
+    }
+
+    /// What a finished task came to. A task that panicked is an answer too: what it was doing may or may not have happened.
+    fn ended(&self, done: Result<Input, tokio::task::JoinError>) -> Input {
+        let input = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let name = self.parts.register.name();
+        match &input {
+            Input::Loaded(result) => {
+                self.metrics.operated(
+                    name,
+                    "load",
+                    if result.is_ok() {
+                        "done"
+                    } else {
+                        "unavailable"
+                    },
+                );
+            }
+            Input::Swapped(outcome) => self.metrics.operated(name, "swap", swapped_name(outcome)),
+            _ => {}
+        }
+        input
+    }
+
+    /// Reads the key files again; what cannot be read leaves the keys as they were.
+    fn keys_again(&mut self) -> Option<Input> {
+        match self.parts.key_files.read() {
+            Ok(keys) if keys != self.parts.keys => {
+                info!(keys = keys.count(), "the keys have changed");
+                let input = keys_input(&keys);
+                self.parts.keys = keys;
+                Some(input)
+            }
+            Ok(_) => None,
+            Err(error) => {
+                debug!(%error, "the keys cannot be read again; those at hand are kept");
+                None
+            }
+        }
+    }
+}
+
+fn keys_input(keys: &Keys) -> Input {
+    Input::Keys {
+        fingerprint: keys.fingerprint(),
+        count: keys.count(),
+    }
+}
+
+fn asked(command: Command) -> (Input, Option<Asker>) {
+    match command {
+        Command::Report { generation, reply } => {
+            (Input::Report(generation), Some(Asker::Report(reply)))
+        }
+        Command::Refresh { reply } => (Input::Refresh, Some(Asker::Refresh(reply))),
+    }
+}
+
+fn swapped_name(outcome: &Swapped) -> &'static str {
+    match outcome {
+        Swapped::Done(_) => "done",
+        Swapped::Conflict => "conflict",
+        Swapped::Unavailable(_) => "unavailable",
+        Swapped::Unknown(_) => "unknown",
+    }
+}
+
+/// Tells people, the first few times loudly.
+#[derive(Default)]
+struct Told {
+    last_failure: Option<Note>,
+    times: u32,
+}
+
+impl Told {
+    fn tell(&mut self, note: &Note) {
+        match note {
+            Note::RegisterDown(_) | Note::Failed(_) | Note::Odd(_) => {
+                self.times = if self.last_failure.as_ref() == Some(note) {
+                    self.times + 1
+                } else {
+                    1
+                };
+                self.last_failure = Some(note.clone());
+                tell(note, self.times <= LOUD);
+            }
+            Note::Minted(_) | Note::Found(_) => {
+                self.last_failure = None;
+                tell(note, true);
+            }
+            _ => tell(note, true),
+        }
+    }
+}
+
+fn tell(note: &Note, loud: bool) {
+    match note {
+        Note::NewRecord => {
+            info!("no record was found; a new one begins, and its past counts as unknown");
+        }
+        Note::RecordLost => {
+            warn!("the record was lost or replaced by an older copy; what is held is merged back");
+        }
+        Note::OtherBoot => info!("the record comes from another boot; its times are carried over"),
+        Note::MovedAside(told) => warn!(told, "a file that is no record was moved aside"),
+        Note::RegisterUp => info!("the register serves again"),
+        Note::Minted(generation) => info!(%generation, "a token was minted"),
+        Note::Found(generation) => info!(%generation, "a token was found in the record"),
+        Note::Parked(said) => {
+            warn!(
+                said,
+                "the issuer refuses our keys: attempts are rare until the keys change or an operator refreshes"
+            );
+        }
+        Note::Suspect(generation) => {
+            warn!(%generation, "a caller reported that the token is refused");
+        }
+        Note::RegisterDown(why) if loud => warn!(
+            why,
+            "the register does not serve; nothing is minted until it does"
+        ),
+        Note::Failed(trouble) if loud => warn!(
+            outcome = trouble.code,
+            said = trouble.detail,
+            "an attempt to mint failed"
+        ),
+        Note::Odd(said) if loud => warn!(said, "the issuer's answer was odd"),
+        Note::RegisterDown(why) => debug!(
+            why,
+            "the register does not serve; nothing is minted until it does"
+        ),
+        Note::Failed(trouble) => debug!(
+            outcome = trouble.code,
+            said = trouble.detail,
+            "an attempt to mint failed"
+        ),
+        Note::Odd(said) => debug!(said, "the issuer's answer was odd"),
+    }
+}

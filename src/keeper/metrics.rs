@@ -1,0 +1,194 @@
+//! What the keeper counts and shows.
+
+use std::time::Duration;
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+
+use crate::budget::Class;
+use crate::clock::Stamp;
+use crate::metrics::register;
+use crate::vend::Status;
+
+/// Every outcome of an attempt that a label may name.
+const OUTCOMES: [&str; 6] = [
+    "minted",
+    "repeated",
+    "not_sent",
+    "lost",
+    "throttled",
+    "refused",
+];
+
+/// The keeper's metrics, with every label's child found once.
+pub(super) struct Metrics {
+    expiry: Gauge,
+    generation: IntGauge,
+    usable: IntGauge,
+    attempts: Vec<(&'static str, Class, IntCounter)>,
+    duration: Histogram,
+    last_success: Gauge,
+    next: Gauge,
+    limit: IntGauge,
+    free: [(Class, Gauge); 3],
+    next_free: Gauge,
+    record_up: IntGauge,
+    operations: IntCounterVec,
+    clock_step: Gauge,
+    parked: IntGauge,
+}
+
+impl Metrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let gauge = |name: &str, help: &str| register(registry, Gauge::new(name, help));
+        let int_gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
+        let attempts = register(
+            registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "bearerd_refresh_attempts_total",
+                    "Attempts to mint that have ended, by outcome and by what they could spend.",
+                ),
+                &["outcome", "class"],
+            ),
+        );
+        let free = register(
+            registry,
+            GaugeVec::new(
+                Opts::new(
+                    "bearerd_budget_slots_free",
+                    "Mints of this class that could begin now.",
+                ),
+                &["class"],
+            ),
+        );
+        let duration = HistogramOpts::new(
+            "bearerd_refresh_duration_seconds",
+            "Time from an attempt's reservation to its end, in seconds.",
+        )
+        .buckets(vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+        Self {
+            expiry: gauge(
+                "bearerd_token_expiry_timestamp_seconds",
+                "When the newest token expires, as a Unix time; 0 before the first.",
+            ),
+            generation: int_gauge(
+                "bearerd_token_generation",
+                "The generation of the newest token; 0 before the first.",
+            ),
+            usable: int_gauge(
+                "bearerd_token_usable",
+                "1 if a live token can be vended now, else 0.",
+            ),
+            attempts: OUTCOMES
+                .into_iter()
+                .flat_map(|outcome| Class::ALL.map(|class| (outcome, class)))
+                .map(|(outcome, class)| {
+                    (
+                        outcome,
+                        class,
+                        attempts.with_label_values(&[outcome, class.name()]),
+                    )
+                })
+                .collect(),
+            duration: register(registry, Histogram::with_opts(duration)),
+            last_success: gauge(
+                "bearerd_refresh_last_success_timestamp_seconds",
+                "When this process last minted a token, as a Unix time; 0 before the first.",
+            ),
+            next: gauge(
+                "bearerd_refresh_next_timestamp_seconds",
+                "When the next attempt may be made, as a Unix time; 0 while one is under way.",
+            ),
+            limit: int_gauge(
+                "bearerd_budget_limit",
+                "The most mints in any closed window.",
+            ),
+            free: Class::ALL.map(|class| (class, free.with_label_values(&[class.name()]))),
+            next_free: gauge(
+                "bearerd_budget_next_free_timestamp_seconds",
+                "When the oldest taken slot is free again, as a Unix time; 0 while none is taken.",
+            ),
+            record_up: int_gauge(
+                "bearerd_record_up",
+                "1 if the last operation on the register succeeded, else 0.",
+            ),
+            operations: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "bearerd_record_operations_total",
+                        "Operations on the register.",
+                    ),
+                    &["register", "operation", "outcome"],
+                ),
+            ),
+            clock_step: gauge(
+                "bearerd_clock_step_seconds",
+                "The largest step of the wall clock against the boot clock since the start, in seconds.",
+            ),
+            parked: int_gauge(
+                "bearerd_parked",
+                "1 while the issuer refuses our keys, else 0.",
+            ),
+        }
+    }
+
+    pub(super) fn attempted(&self, outcome: &str, class: Class, duration: Duration, now: Stamp) {
+        if let Some((.., counter)) = self
+            .attempts
+            .iter()
+            .find(|(name, of, _)| *name == outcome && *of == class)
+        {
+            counter.inc();
+        }
+        self.duration.observe(duration.as_secs_f64());
+        if outcome == "minted" {
+            self.last_success.set(unix(now.wall));
+        }
+    }
+
+    pub(super) fn operated(&self, register: &str, operation: &str, outcome: &str) {
+        self.operations
+            .with_label_values(&[register, operation, outcome])
+            .inc();
+    }
+
+    /// Shows how things stand.
+    pub(super) fn show(&self, status: &Status, now: Stamp) {
+        let token = status.token.as_ref();
+        self.expiry
+            .set(token.map_or(0.0, |token| unix(token.expires_at)));
+        self.generation.set(token.map_or(0, |token| {
+            i64::try_from(token.generation.0).unwrap_or(i64::MAX)
+        }));
+        self.next
+            .set(status.next.as_ref().map_or(0.0, |next| unix(next.at.wall)));
+        self.limit.set(i64::from(status.budget.limit));
+        let free = &status.budget.free;
+        for (class, gauge) in &self.free {
+            gauge.set(f64::from(match class {
+                Class::Routine => free.routine,
+                Class::Reported => free.reported,
+                Class::Urgent => free.urgent,
+            }));
+        }
+        let soonest = status.budget.slots.iter().map(|slot| slot.frees_at).min();
+        self.next_free.set(soonest.map_or(0.0, unix));
+        self.record_up.set(i64::from(status.register.up));
+        self.clock_step.set(status.clock_step_seconds);
+        self.parked.set(i64::from(status.parked.is_some()));
+        self.usable.set(i64::from(
+            token.is_some_and(|token| token.expires_at > now.wall),
+        ));
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a Unix time in milliseconds fits a double for 280,000 years"
+)]
+fn unix(at: jiff::Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
+}

@@ -1,0 +1,127 @@
+//! The keeper's view of itself, for people.
+
+use super::{Keeper, Phase};
+use crate::budget::Class;
+use crate::clock::Stamp;
+use crate::record::{Outcome, Record};
+use crate::vend::status::{
+    BudgetStatus, FreeStatus, NextStatus, ParkedStatus, RegisterStatus, SlotStatus, Status,
+    TokenStatus,
+};
+
+impl Keeper {
+    /// How things stand at `now`. `kind` names the register.
+    pub fn status(&self, now: Stamp, kind: &'static str) -> Status {
+        let record = self.seen.as_ref().map(|seen| &seen.record);
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            account: self.settings.account.clone(),
+            at: Some(now.wall),
+            token: self.token_status(),
+            budget: self.budget_status(record, now),
+            minting: match &self.phase {
+                Phase::Minting(attempt) => Some(attempt.generation),
+                _ => None,
+            },
+            next: self.next_status(now),
+            attempts: self.attempts.iter().cloned().collect(),
+            register: RegisterStatus {
+                kind,
+                up: self.register_trouble.is_none() && self.seen.is_some(),
+                detail: self.register_trouble.clone(),
+                moved_aside: self.moved_aside.clone(),
+            },
+            parked: self
+                .situation(now)
+                .filter(super::Situation::parked)
+                .and_then(|situation| {
+                    let parked = situation.record.parked.as_ref()?;
+                    Some(ParkedStatus {
+                        since: parked.since.wall,
+                        reason: parked.reason.clone(),
+                    })
+                }),
+            trouble: self.trouble.clone(),
+            clock_step_seconds: self.clock_step,
+            short_lead: self.settings.short_lead,
+        }
+    }
+
+    fn token_status(&self) -> Option<TokenStatus> {
+        let token = self.held.as_ref()?;
+        Some(TokenStatus {
+            generation: token.generation,
+            fingerprint: token.secret.fingerprint(),
+            issued_at: token.issued_at.wall,
+            refresh_at: token.refresh_at.wall,
+            expires_at: token.expires_at.wall,
+            suspect: self.wishes.reported == Some(token.generation),
+        })
+    }
+
+    fn budget_status(&self, record: Option<&Record>, now: Stamp) -> BudgetStatus {
+        let budget = &self.settings.rules.budget;
+        let spent = record.map(Record::spent).unwrap_or_default();
+        let free = |class| budget.free(&spent, class, now.boot);
+        let taken = record
+            .map(|record| record.ledger.as_slice())
+            .unwrap_or_default();
+        let slot = |slot: &crate::record::Slot| SlotStatus {
+            attempt: slot.attempt,
+            class: slot.class.name(),
+            trigger: slot.trigger.name(),
+            outcome: outcome_name(slot.outcome),
+            reserved_at: slot.reserved_at.wall,
+            // A wall clock that stepped since does not show here: lengths are the boot clock's.
+            frees_at: Stamp::at_boot(now, slot.frees_at.boot).wall,
+        };
+        BudgetStatus {
+            limit: budget.limit.get(),
+            reserve: budget.reserve,
+            window: budget.window,
+            period: budget.period(),
+            free: FreeStatus {
+                routine: free(Class::Routine),
+                reported: free(Class::Reported),
+                urgent: free(Class::Urgent),
+            },
+            slots: taken
+                .iter()
+                .filter(|slot| slot.frees_at.boot > now.boot)
+                .map(slot)
+                .collect(),
+        }
+    }
+
+    fn next_status(&self, now: Stamp) -> Option<NextStatus> {
+        if self.attempt_under_way() {
+            return None;
+        }
+        let plan = self.plan(now)?;
+        let register = self
+            .register_retry
+            .filter(|_| self.register_trouble.is_some());
+        let (at, waiting_for) = match register {
+            Some(retry) if retry > plan.at => (retry, "register"),
+            _ => (plan.at, plan.waiting_for.name()),
+        };
+        let at = Stamp::at_boot(now, at.max(now.boot));
+        Some(NextStatus {
+            at,
+            class: plan.class.name(),
+            trigger: plan.trigger.name(),
+            waiting_for,
+        })
+    }
+}
+
+fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Begun => "begun",
+        Outcome::Minted => "minted",
+        Outcome::Lost => "lost",
+        Outcome::Throttled => "throttled",
+        Outcome::Refused => "refused",
+        Outcome::Other => "other",
+    }
+}
