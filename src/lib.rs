@@ -10,5 +10,6 @@ pub mod issuer;
 pub mod keeper;
 pub mod metrics;
 pub mod record;
+pub mod sandbox;
 pub mod token;
 pub mod vend;
