@@ -124,6 +124,21 @@ pub enum Trigger {
     Other,
 }
 
+impl Trigger {
+    /// The word in the status and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FirstToken => "first_token",
+            Self::Schedule => "schedule",
+            Self::Expiry => "expiry",
+            Self::Report => "report",
+            Self::Operator => "operator",
+            Self::Parked => "parked",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// What became of an attempt, as far as the record knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,0 +1,233 @@
+//! The keeper and its register: what was found there, what is written there, and what a failed write leaves behind.
+
+use super::{End, Keeper, Note, Output, Phase, Seen, Settings};
+use crate::clock::Stamp;
+use crate::record::{Failure, Loaded, Record, RegisterError, Swapped, Version, Writer};
+
+impl Keeper {
+    pub(super) fn swap(&mut self, mut next: Record, now: Stamp, outputs: &mut Vec<Output>) {
+        next.revision += 1;
+        next.written = self.writer(now);
+        let next = Box::new(next);
+        self.busy = Some(Some(next.clone()));
+        let seen = self.seen.as_ref().and_then(|seen| seen.version.clone());
+        outputs.push(Output::Swap { seen, next });
+    }
+
+    pub(super) fn writer(&self, at: Stamp) -> Writer {
+        Writer {
+            holder: self.settings.holder.clone(),
+            boot_id: self.settings.boot_id.clone(),
+            at,
+        }
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        result: Result<Loaded, RegisterError>,
+        now: Stamp,
+        outputs: &mut Vec<Output>,
+    ) {
+        self.busy = None;
+        let loaded = match result {
+            Ok(loaded) => loaded,
+            Err(error) => return self.register_failed(&error.to_string(), now, outputs),
+        };
+        if let Some(told) = loaded.moved_aside {
+            self.moved_aside = Some(told.clone());
+            outputs.push(Output::Note(Note::MovedAside(told)));
+        }
+        if let Some((record, _)) = &loaded.found
+            && record.account != self.settings.account
+        {
+            let told = format!("the record there belongs to account {}", record.account);
+            return self.register_failed(&told, now, outputs);
+        }
+        self.register_serves(outputs);
+        let unsure = self.unsure.take();
+        let seen = match loaded.found {
+            Some((record, version))
+                if unsure.is_some_and(|it| {
+                    it.written == record.written && it.revision == record.revision
+                }) =>
+            {
+                let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+                self.phase = self.after_swap(&phase, outputs);
+                Seen {
+                    record,
+                    version: Some(version),
+                    dirty: false,
+                }
+            }
+            Some((record, version)) => self.found(record, version, now, outputs),
+            None => self.nothing_found(now, outputs),
+        };
+        self.see(seen, outputs);
+    }
+
+    /// A record was found: is it the next one, one from another boot, or one that lost what we still hold?
+    pub(super) fn found(
+        &self,
+        record: Record,
+        version: Version,
+        now: Stamp,
+        outputs: &mut Vec<Output>,
+    ) -> Seen {
+        let rules = &self.settings.rules;
+        let moved = record.on_boot(&self.settings.boot_id, now, rules);
+        if moved.is_some() {
+            outputs.push(Output::Note(Note::OtherBoot));
+        }
+        let mut dirty = moved.is_some();
+        let mut record = moved.unwrap_or(record);
+        // What was never written was lost by nobody.
+        let held = self
+            .seen
+            .as_ref()
+            .map(|seen| &seen.record)
+            .filter(|held| held.revision > 0);
+        if let Some(held) = held
+            && !record.follows(held)
+        {
+            outputs.push(Output::Note(Note::RecordLost));
+            record = record.merged_with(held, now, rules);
+            dirty = true;
+        }
+        Seen {
+            record,
+            version: Some(version),
+            dirty,
+        }
+    }
+
+    pub(super) fn nothing_found(&mut self, now: Stamp, outputs: &mut Vec<Output>) -> Seen {
+        if let Some(Seen {
+            record, version, ..
+        }) = &self.seen
+        {
+            let mut record = record.clone();
+            if version.is_some() {
+                outputs.push(Output::Note(Note::RecordLost));
+                record = record.merged_with(&record, now, &self.settings.rules);
+            }
+            return Seen {
+                record,
+                version: None,
+                dirty: true,
+            };
+        }
+        outputs.push(Output::Note(Note::NewRecord));
+        let Settings {
+            account,
+            absent,
+            rules,
+            ..
+        } = &self.settings;
+        let lineage = format!("{:016x}", self.dice.u64(..));
+        let record = Record::new(account, lineage, *absent, self.writer(now), rules);
+        Seen {
+            record,
+            version: None,
+            dirty: true,
+        }
+    }
+
+    /// Takes a record as the register's, and a newer token from it.
+    pub(super) fn see(&mut self, seen: Seen, outputs: &mut Vec<Output>) {
+        let token = seen
+            .record
+            .token
+            .clone()
+            .filter(|token| self.is_newest(token));
+        self.seen = Some(seen);
+        if let Some(token) = token {
+            outputs.push(Output::Note(Note::Found(token.generation)));
+            self.held = Some(token);
+            self.publish(outputs);
+        }
+    }
+
+    pub(super) fn swapped(&mut self, outcome: Swapped, now: Stamp, outputs: &mut Vec<Output>) {
+        let written = self.busy.take().flatten();
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        match outcome {
+            Swapped::Done(version) => {
+                self.register_serves(outputs);
+                if let Some(record) = written {
+                    self.seen = Some(Seen {
+                        record: *record,
+                        version: Some(version),
+                        dirty: false,
+                    });
+                }
+                self.phase = self.after_swap(&phase, outputs);
+            }
+            Swapped::Conflict => {
+                self.stale = true;
+                self.phase = only_settling(phase);
+            }
+            Swapped::Unavailable(error) => {
+                self.stale = true;
+                self.phase = only_settling(phase);
+                self.register_failed(&error.to_string(), now, outputs);
+            }
+            Swapped::Unknown(error) => {
+                self.stale = true;
+                self.phase = match phase {
+                    // A slot that is not known to be durable is not spent: it is given back, should it be there.
+                    Phase::Reserving(attempt) => {
+                        Phase::Settling(attempt, End::Failed(Failure::NotSent))
+                    }
+                    phase => {
+                        self.unsure = written;
+                        phase
+                    }
+                };
+                self.register_failed(&error.to_string(), now, outputs);
+            }
+        }
+    }
+
+    pub(super) fn after_swap(&mut self, phase: &Phase, outputs: &mut Vec<Output>) -> Phase {
+        match phase {
+            Phase::Reserving(attempt) => {
+                let send_by = attempt.reserved_at.boot + self.settings.rules.timeout;
+                outputs.push(Output::Mint {
+                    key: attempt.key,
+                    send_by,
+                });
+                Phase::Minting(*attempt)
+            }
+            Phase::Settling(_, End::Minted { .. }) => {
+                self.publish(outputs);
+                Phase::Idle
+            }
+            Phase::Settling(_, End::Failed(_)) | Phase::Storing | Phase::Idle => Phase::Idle,
+            Phase::Minting(attempt) => Phase::Minting(*attempt),
+        }
+    }
+
+    pub(super) fn register_failed(&mut self, why: &str, now: Stamp, outputs: &mut Vec<Output>) {
+        self.stale = true;
+        self.register_failures = self.register_failures.saturating_add(1);
+        let wait = self.settings.rules.unsent.after(self.register_failures);
+        self.register_retry = Some(now.boot + wait);
+        self.register_trouble = Some(why.to_owned());
+        outputs.push(Output::Note(Note::RegisterDown(why.to_owned())));
+    }
+
+    pub(super) fn register_serves(&mut self, outputs: &mut Vec<Output>) {
+        self.register_failures = 0;
+        if self.register_trouble.take().is_some() {
+            outputs.push(Output::Note(Note::RegisterUp));
+        }
+    }
+}
+
+/// What remains of a phase whose swap did not happen: an end is written again, everything else is decided anew.
+fn only_settling(phase: Phase) -> Phase {
+    match phase {
+        Phase::Settling(..) | Phase::Minting(_) => phase,
+        Phase::Idle | Phase::Storing | Phase::Reserving(_) => Phase::Idle,
+    }
+}
