@@ -4,10 +4,14 @@
 //! This page is the map: what each room is for. Arrows between rooms point one way, and `tests/integration/house.rs`
 //! holds them.
 
+pub mod admin;
+pub mod api;
 pub mod budget;
+pub mod caller;
 pub mod clock;
 pub mod issuer;
 pub mod keeper;
+pub mod listener;
 pub mod metrics;
 pub mod record;
 pub mod sandbox;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use hyper::header::HeaderValue;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -27,9 +28,16 @@ pub struct Live {
     /// The bare token.
     pub text: Bytes,
     /// The weak entity tag: `W/"<generation>-<8 hex of SHA-256>"`.
-    pub etag: Bytes,
+    pub etag: HeaderValue,
     json_head: Box<str>,
     json_tail: Box<str>,
+    /// The JSON of the second that was asked for last: `expires_in` is all that changes in it.
+    json: ArcSwap<Rendered>,
+}
+
+struct Rendered {
+    seconds: u64,
+    json: Bytes,
 }
 
 #[derive(Serialize)]
@@ -64,9 +72,14 @@ impl Live {
         let tag = format!("W/\"{}-{}\"", token.generation, token.secret.fingerprint());
         Self {
             text: Bytes::copy_from_slice(token.secret.expose().as_bytes()),
-            etag: tag.into(),
+            etag: HeaderValue::from_maybe_shared(Bytes::from(tag))
+                .expect("numbers and hex digits make a header value"),
             json_head: format!("{},\"expires_in\":", head.trim_end_matches('}')).into(),
             json_tail: format!(",{}\n", tail.trim_start_matches('{')).into(),
+            json: ArcSwap::from_pointee(Rendered {
+                seconds: u64::MAX,
+                json: Bytes::new(),
+            }),
             token,
             suspect,
         }
@@ -75,6 +88,19 @@ impl Live {
     /// The JSON answer at `now`; `expires_in` is in whole seconds, rounded down.
     pub fn json(&self, now: Stamp) -> Bytes {
         let seconds = self.token.expires_at.left(now).as_secs();
+        let held = self.json.load();
+        if held.seconds == seconds {
+            return held.json.clone();
+        }
+        let json = self.render(seconds);
+        self.json.store(Arc::new(Rendered {
+            seconds,
+            json: json.clone(),
+        }));
+        json
+    }
+
+    fn render(&self, seconds: u64) -> Bytes {
         let mut answer = Vec::with_capacity(self.json_head.len() + 20 + self.json_tail.len());
         answer.extend_from_slice(self.json_head.as_bytes());
         answer.extend_from_slice(seconds.to_string().as_bytes());
@@ -289,7 +315,10 @@ mod tests {
             "\n"
         );
         assert_eq!(std::str::from_utf8(&answer).unwrap(), expected);
-        assert_eq!(&live(5, 100).etag[..5], b"W/\"5-");
+        let token = live(5, 100);
+        assert_eq!(token.json(at(40)), token.json(at(40)));
+        assert_ne!(token.json(at(40)), token.json(at(41)));
+        assert_eq!(&token.etag.as_bytes()[..5], b"W/\"5-");
     }
 
     #[tokio::test]

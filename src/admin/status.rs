@@ -1,0 +1,33 @@
+//! `/status`: how things stand, as one JSON document.
+
+use hyper::Response;
+use serde::Serialize;
+
+use super::{Room, document};
+use crate::listener::Body;
+use crate::vend::Status;
+
+/// The status, and what is true at the moment of the question.
+#[derive(Serialize)]
+struct Shown<'a> {
+    /// `/readyz` says yes.
+    ready: bool,
+    /// The process is on its way down.
+    draining: bool,
+    #[serde(flatten)]
+    status: &'a Status,
+}
+
+impl Room {
+    pub(super) fn status(&self) -> Response<Body> {
+        let draining = self.draining.is_cancelled();
+        let shown = Shown {
+            ready: self.usable() && !draining,
+            draining,
+            status: &self.vend.status(),
+        };
+        let mut body = serde_json::to_vec_pretty(&shown).expect("a status is plain values");
+        body.push(b'\n');
+        document("application/json", body)
+    }
+}

@@ -1,0 +1,47 @@
+//! What callers reach: the live token, the wait for the next one, and the report of a refused one.
+
+pub mod failure;
+pub mod http;
+
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+
+use crate::metrics::register;
+
+/// What all transports count. One per process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    vends: IntCounterVec,
+    watchers: IntGaugeVec,
+    reports: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub fn register(registry: &Registry) -> Self {
+        let counter = |name, help, labels| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        Self {
+            vends: counter(
+                "bearerd_vends_total",
+                "Answers to callers that asked for the token, by transport and outcome.",
+                &["transport", "outcome"],
+            ),
+            watchers: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "bearerd_watchers",
+                        "Callers that wait for the next token now, by transport.",
+                    ),
+                    &["transport"],
+                ),
+            ),
+            reports: counter(
+                "bearerd_rejection_reports_total",
+                "Reports of a refused token, by what they came to.",
+                &["outcome"],
+            ),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Everything that a caller's request can fail with, and how each failure is told.
+
+use std::borrow::Cow;
+
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use crate::caller::guard::Refusal;
+use crate::clock::Stamp;
+use crate::listener::{Body, Problem, seconds_until};
+use crate::vend::{Status, Unavailable};
+
+/// Why a request got no for an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No token has been minted or found yet.
+    NoTokenYet(Outlook),
+    /// The last token has reached its end, and there is no successor.
+    Expired(Outlook),
+    /// The process is on its way down.
+    Draining,
+    /// The rules of the door turned the caller away.
+    Refused(Refusal),
+    /// There is nothing under this path.
+    NotFound,
+    /// The path knows other methods.
+    WrongMethod {
+        /// Those it knows, as `Allow` lists them.
+        allow: &'static str,
+    },
+    /// The caller accepts neither form of the token.
+    NotAcceptable,
+    /// The report is not declared as JSON.
+    NotJson,
+    /// The report is longer than it may be.
+    TooLong,
+    /// The report did not arrive in time.
+    TooSlow,
+    /// The report is not the documented one.
+    BadReport(Cow<'static, str>),
+}
+
+/// Why there is no token, and when there may be one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// What an operator should know.
+    pub why: String,
+    /// After how many seconds it is worth asking again, where that is known.
+    pub retry_after: Option<u64>,
+}
+
+impl Outlook {
+    /// How things stand at `now`.
+    pub fn new(status: &Status, now: Stamp) -> Self {
+        let mut why = Vec::new();
+        if let Some(parked) = &status.parked {
+            let (since, reason) = (parked.since, &parked.reason);
+            why.push(format!(
+                "the issuer refuses the keys since {since:.0}: {reason}"
+            ));
+        }
+        if let Some(trouble) = &status.trouble {
+            why.push(format!(
+                "last trouble ({}): {}",
+                trouble.code, trouble.detail
+            ));
+        }
+        if !status.register.up
+            && let Some(detail) = &status.register.detail
+        {
+            why.push(format!("the {} register: {detail}", status.register.kind));
+        }
+        if let Some(attempt) = status.minting {
+            why.push(format!("attempt {attempt} is under way"));
+        }
+        if let Some(next) = &status.next {
+            let (at, waiting_for) = (next.at.wall, next.waiting_for);
+            why.push(format!(
+                "the next attempt comes at {at:.0} at the earliest, waiting for {waiting_for}"
+            ));
+        }
+        if why.is_empty() {
+            why.push("no attempt is planned yet".into());
+        }
+        let retry_after = match (&status.minting, &status.next) {
+            (Some(_), _) => Some(1),
+            (None, Some(next)) => Some(seconds_until(next.at, now)),
+            (None, None) => None,
+        };
+        Self {
+            why: why.join("; "),
+            retry_after,
+        }
+    }
+}
+
+/// How one kind of failure is told: the status, the stable word, which is also the metrics' label, and the title.
+struct Row(StatusCode, &'static str, &'static str);
+
+impl Failure {
+    /// There is no token, as things stand.
+    pub fn unavailable(why: Unavailable, status: &Status, now: Stamp) -> Self {
+        let outlook = Outlook::new(status, now);
+        match why {
+            Unavailable::NoTokenYet => Self::NoTokenYet(outlook),
+            Unavailable::Expired => Self::Expired(outlook),
+        }
+    }
+
+    #[rustfmt::skip]
+    fn row(&self) -> Row {
+        match self {
+            Self::NoTokenYet(_) => Row(StatusCode::SERVICE_UNAVAILABLE, "no_token_yet", "There is no token yet"),
+            Self::Expired(_) => Row(StatusCode::SERVICE_UNAVAILABLE, "expired", "The token has expired"),
+            Self::Draining => Row(StatusCode::SERVICE_UNAVAILABLE, "draining", "This bearerd is shutting down"),
+            Self::Refused(refusal) => match refusal {
+                Refusal::NoHost | Refusal::Target => Row(StatusCode::BAD_REQUEST, refusal.word(), "The request is malformed"),
+                Refusal::Unmarked | Refusal::Forwarded | Refusal::Browser | Refusal::ForeignHost =>
+                    Row(StatusCode::FORBIDDEN, refusal.word(), "The caller is not allowed here"),
+            },
+            Self::NotFound => Row(StatusCode::NOT_FOUND, "not_found", "There is nothing here"),
+            Self::WrongMethod { .. } => Row(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "The method is not allowed here"),
+            Self::NotAcceptable => Row(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "No acceptable form"),
+            Self::NotJson => Row(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", "The report is not declared as JSON"),
+            Self::TooLong => Row(StatusCode::PAYLOAD_TOO_LARGE, "too_long", "The report is too long"),
+            Self::TooSlow => Row(StatusCode::REQUEST_TIMEOUT, "too_slow", "The report did not arrive in time"),
+            Self::BadReport(_) => Row(StatusCode::BAD_REQUEST, "bad_report", "The report is not understood"),
+        }
+    }
+
+    /// The stable word for it, in problems and metrics.
+    pub fn word(&self) -> &'static str {
+        self.row().1
+    }
+
+    fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::NoTokenYet(outlook) | Self::Expired(outlook) => outlook.why.clone().into(),
+            Self::Draining => "connect again: its successor answers, if there is one".into(),
+            Self::Refused(refusal) => match refusal {
+                Refusal::Unmarked => "send the header X-Bearerd-Request: true",
+                Refusal::Forwarded => {
+                    "the request carries Via, Forwarded or X-Forwarded-*: only direct callers are answered, without a proxy between"
+                }
+                Refusal::Browser => {
+                    "the request carries Origin or Sec-Fetch-*: web pages are not answered"
+                }
+                Refusal::NoHost => "send exactly one Host header",
+                Refusal::ForeignHost => {
+                    "the Host header names another host: use localhost or a loopback address, or name the host in http.hosts"
+                }
+                Refusal::Target => "send the path alone as the request's target",
+            }
+            .into(),
+            Self::NotFound => {
+                "the paths are /v1/token and /v1/token/rejected, exactly as written".into()
+            }
+            Self::WrongMethod { allow } => format!("use {allow}").into(),
+            Self::NotAcceptable => "accept application/json or text/plain".into(),
+            Self::NotJson => "send the header Content-Type: application/json".into(),
+            Self::TooLong => "a report may have 4096 bytes".into(),
+            Self::TooSlow => "send the whole report within 5 seconds".into(),
+            Self::BadReport(detail) => detail.clone(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::NoTokenYet(outlook) | Self::Expired(outlook) => outlook.retry_after,
+            Self::Draining => Some(1),
+            _ => None,
+        }
+    }
+
+    /// The problem, as every transport may tell it.
+    pub fn problem(&self) -> Problem {
+        let Row(status, word, title) = self.row();
+        Problem {
+            status,
+            word,
+            title,
+            detail: self.detail(),
+            retry_after: self.retry_after(),
+        }
+    }
+
+    /// The answer over HTTP.
+    pub fn response(&self) -> Response<Body> {
+        let mut response = self.problem().response();
+        if let Self::WrongMethod { allow } = self {
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! The token over HTTP/1.1: `GET /v1/token` and `POST /v1/token/rejected`.
+//!
+//! A read is one load of the snapshot and copies nothing. Nobody waits who did not ask to, and whoever hangs up cancels nothing.
+
+mod accept;
+mod conditions;
+mod report;
+mod token;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::{Method, Request};
+use prometheus::{IntCounter, IntGauge};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Metrics;
+use crate::api::failure::Failure;
+use crate::caller::Refusals;
+use crate::caller::guard::{self, Rules};
+use crate::clock::Clock;
+use crate::listener::{Answer, Connection, Listener, Service, serve};
+use crate::vend::Vend;
+
+/// What may be set.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Hosts, without a port, that a request's `Host` may name beside the local ones.
+    pub hosts: Vec<String>,
+}
+
+/// What callers reach over HTTP. Clones are cheap and share everything.
+#[derive(Clone)]
+pub struct Api(Arc<Room>);
+
+struct Room {
+    vend: Arc<Vend>,
+    clock: Arc<dyn Clock>,
+    rules: Rules,
+    refusals: Refusals,
+    vends: [IntCounter; Outcome::ALL.len()],
+    reports: [IntCounter; report::Outcome::ALL.len()],
+    watchers: IntGauge,
+}
+
+/// What asking for the token came to, as `bearerd_vends_total` counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Ok,
+    NotModified,
+    NoTokenYet,
+    Expired,
+    Draining,
+    NotAcceptable,
+}
+
+impl Outcome {
+    const ALL: [Self; 6] = [
+        Self::Ok,
+        Self::NotModified,
+        Self::NoTokenYet,
+        Self::Expired,
+        Self::Draining,
+        Self::NotAcceptable,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NotModified => "not_modified",
+            Self::NoTokenYet => "no_token_yet",
+            Self::Expired => "expired",
+            Self::Draining => "draining",
+            Self::NotAcceptable => "not_acceptable",
+        }
+    }
+}
+
+impl Api {
+    /// What answers on all HTTP listeners of the process.
+    pub fn new(
+        settings: &Settings,
+        vend: Arc<Vend>,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+        refusals: &Refusals,
+    ) -> Self {
+        let vends = |outcome: Outcome| metrics.vends.with_label_values(&["http", outcome.word()]);
+        let reports =
+            |outcome: report::Outcome| metrics.reports.with_label_values(&[outcome.word()]);
+        Self(Arc::new(Room {
+            vend,
+            clock,
+            rules: Rules::new(&settings.hosts),
+            refusals: refusals.clone(),
+            vends: Outcome::ALL.map(vends),
+            reports: report::Outcome::ALL.map(reports),
+            watchers: metrics.watchers.with_label_values(&["http"]),
+        }))
+    }
+
+    /// Answers on this listener until the drain has begun and every request that had arrived is answered. Dropping it cuts the
+    /// connections that are left.
+    pub async fn serve(self, listener: Listener, drain: CancellationToken) {
+        serve(listener, self, drain).await;
+    }
+}
+
+impl Service for Api {
+    fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Answer
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let room = &self.0;
+        if let Err(refusal) = guard::check(&request, connection.peer, &room.rules) {
+            room.refusals.count(refusal);
+            return Failure::Refused(refusal).response().into();
+        }
+        let method = request.method();
+        match request.uri().path() {
+            "/v1/token" if *method == Method::GET || *method == Method::HEAD => {
+                room.token(request.headers(), connection)
+            }
+            "/v1/token" => wrong_method("GET, HEAD"),
+            "/v1/token/rejected" if *method == Method::POST => Room::rejected(room, request),
+            "/v1/token/rejected" => wrong_method("POST"),
+            _ => Failure::NotFound.response().into(),
+        }
+    }
+}
+
+fn wrong_method(allow: &'static str) -> Answer {
+    Failure::WrongMethod { allow }.response().into()
+}
+
+#[cfg(test)]
+mod tests;

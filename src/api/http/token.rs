@@ -1,0 +1,179 @@
+//! `GET /v1/token`: the token now, or the wait for another one.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, VARY};
+use hyper::{HeaderMap, Response, StatusCode};
+use prometheus::IntGauge;
+
+use super::accept::{Form, form};
+use super::conditions::{Tags, Wait, names};
+use super::{Outcome, Room};
+use crate::api::failure::Failure;
+use crate::clock::Stamp;
+use crate::listener::{Answer, Body, Connection};
+use crate::vend::{Live, Unavailable};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const BY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// What there is to say at one moment.
+enum Found {
+    /// A token that the caller does not have.
+    New(Arc<Live>),
+    /// The token that the caller has.
+    Same(Arc<Live>),
+    /// None.
+    Nothing(Unavailable),
+}
+
+impl Found {
+    fn new(
+        current: Result<Arc<Live>, Unavailable>,
+        has: impl FnOnce(&HeaderValue) -> bool,
+    ) -> Self {
+        match current {
+            Ok(live) if has(&live.etag) => Self::Same(live),
+            Ok(live) => Self::New(live),
+            Err(why) => Self::Nothing(why),
+        }
+    }
+}
+
+/// Counts a caller among those who wait, for as long as it does.
+struct Watcher(IntGauge);
+
+impl Watcher {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Room {
+    pub(super) fn token(self: &Arc<Self>, headers: &HeaderMap, connection: &Connection) -> Answer {
+        let Some(form) = form(headers) else {
+            return self
+                .failed(&Failure::NotAcceptable, Outcome::NotAcceptable)
+                .into();
+        };
+        if let Some(wait) = Wait::of(headers) {
+            let (room, drain) = (Arc::clone(self), connection.drain.clone());
+            let tags = Tags::of(headers);
+            return Answer::later(async move {
+                let mut response = tokio::select! {
+                    biased;
+                    response = room.awaited(form, &tags, wait) => response,
+                    () = drain.cancelled() => room.cut_short(form, &tags),
+                };
+                response
+                    .headers_mut()
+                    .insert(PREFERENCE_APPLIED, wait.applied());
+                response
+            });
+        }
+        let now = self.clock.now();
+        let found = Found::new(self.vend.current(now), |tag| names(headers, tag));
+        self.answer_with(found, form, now).into()
+    }
+
+    /// The first token that the caller does not have, or what there is when the wait is over.
+    async fn awaited(&self, form: Form, tags: &Tags, wait: Wait) -> Response<Body> {
+        let mut changes = self.vend.watch();
+        let (found, now) = self.look(tags);
+        if matches!(found, Found::New(_)) || wait.length().is_zero() {
+            return self.answer_with(found, form, now);
+        }
+        drop(found);
+        let _watcher = Watcher::new(&self.watchers);
+        let mut end = pin!(tokio::time::sleep(wait.length()));
+        loop {
+            let over = tokio::select! {
+                changed = changes.changed() => changed.is_err(),
+                () = end.as_mut() => true,
+            };
+            let (found, now) = self.look(tags);
+            if over || matches!(found, Found::New(_)) {
+                return self.answer_with(found, form, now);
+            }
+        }
+    }
+
+    /// The answer for somebody who would have waited longer.
+    fn cut_short(&self, form: Form, tags: &Tags) -> Response<Body> {
+        match self.look(tags) {
+            (Found::Nothing(_), _) => self.failed(&Failure::Draining, Outcome::Draining),
+            (found, now) => self.answer_with(found, form, now),
+        }
+    }
+
+    fn look(&self, tags: &Tags) -> (Found, Stamp) {
+        let now = self.clock.now();
+        let found = Found::new(self.vend.current(now), |tag| tags.name(tag));
+        (found, now)
+    }
+
+    fn answer_with(&self, found: Found, form: Form, now: Stamp) -> Response<Body> {
+        match found {
+            Found::New(live) => {
+                self.count(Outcome::Ok);
+                match form {
+                    Form::Json => vended(live.json(now), JSON, &live),
+                    Form::Text => vended(live.text.clone(), TEXT, &live),
+                }
+            }
+            Found::Same(live) => {
+                self.count(Outcome::NotModified);
+                let mut response = Response::new(Full::default());
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                describe(response.headers_mut(), &live);
+                response
+            }
+            Found::Nothing(why) => {
+                let failure = Failure::unavailable(why, &self.vend.status(), now);
+                let outcome = match why {
+                    Unavailable::NoTokenYet => Outcome::NoTokenYet,
+                    Unavailable::Expired => Outcome::Expired,
+                };
+                self.failed(&failure, outcome)
+            }
+        }
+    }
+
+    fn failed(&self, failure: &Failure, outcome: Outcome) -> Response<Body> {
+        self.count(outcome);
+        let mut response = failure.response();
+        response.headers_mut().insert(VARY, BY_ACCEPT);
+        response
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.vends[outcome as usize].inc();
+    }
+}
+
+fn vended(body: Bytes, form: HeaderValue, live: &Live) -> Response<Body> {
+    let mut response = Response::new(Full::new(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, form);
+    describe(headers, live);
+    response
+}
+
+fn describe(headers: &mut HeaderMap, live: &Live) {
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    headers.insert(VARY, BY_ACCEPT);
+    headers.insert(ETAG, live.etag.clone());
+}

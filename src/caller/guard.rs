@@ -1,0 +1,305 @@
+//! The rules that keep browsers and proxies away from a door that trusts its machine: a request must say what it is, must not
+//! have been passed on by anybody, and must have been meant for this machine.
+//!
+//! A web page can make a browser send requests to localhost, and a forgotten proxy can pass on a stranger's. Neither can make
+//! them pass here: a page cannot set [`MARK`] without asking first, and browsers and proxies add headers of their own. A foreign
+//! `Host` is what remains of a name that was re-bound to this machine.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use hyper::{HeaderMap, Request, Uri};
+
+use crate::listener::Peer;
+
+/// The header that every request must carry, with the value `true`.
+pub const MARK: &str = "X-Bearerd-Request";
+
+/// What a listener accepts beyond local names.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    hosts: Box<[Box<str>]>,
+}
+
+impl Rules {
+    /// Accepts these hosts, each without a port, whatever the port in the request.
+    pub fn new(hosts: &[String]) -> Self {
+        let hosts = hosts
+            .iter()
+            .map(|host| host.trim_start_matches('[').trim_end_matches(']').into())
+            .collect();
+        Self { hosts }
+    }
+}
+
+/// Why a request was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It does not carry the mark.
+    Unmarked,
+    /// A proxy passed it on.
+    Forwarded,
+    /// A browser sent it.
+    Browser,
+    /// It has no `Host`, or more than one.
+    NoHost,
+    /// It was meant for another host.
+    ForeignHost,
+    /// Its target is not a path.
+    Target,
+}
+
+impl Refusal {
+    /// All there are, in their order.
+    pub const ALL: [Self; 6] = [
+        Self::Unmarked,
+        Self::Forwarded,
+        Self::Browser,
+        Self::NoHost,
+        Self::ForeignHost,
+        Self::Target,
+    ];
+
+    /// The word that metrics and problems use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unmarked => "unmarked",
+            Self::Forwarded => "forwarded",
+            Self::Browser => "browser",
+            Self::NoHost => "no_host",
+            Self::ForeignHost => "foreign_host",
+            Self::Target => "target",
+        }
+    }
+}
+
+/// Says whether a request may be looked at. One pass over its headers.
+pub fn check<B>(request: &Request<B>, peer: Peer, rules: &Rules) -> Result<(), Refusal> {
+    check_parts(request.uri(), request.headers(), peer, rules)
+}
+
+fn check_parts(uri: &Uri, headers: &HeaderMap, peer: Peer, rules: &Rules) -> Result<(), Refusal> {
+    if uri.authority().is_some() {
+        return Err(Refusal::Target);
+    }
+    let mut marked = false;
+    let mut host = None;
+    for (name, value) in headers {
+        match name.as_str() {
+            "host" if host.is_some() => return Err(Refusal::NoHost),
+            "host" => host = Some(value.as_bytes()),
+            "x-bearerd-request" if value.as_bytes() != b"true" => return Err(Refusal::Unmarked),
+            "x-bearerd-request" => marked = true,
+            "via" | "forwarded" => return Err(Refusal::Forwarded),
+            "origin" => return Err(Refusal::Browser),
+            name if name.starts_with("x-forwarded-") => return Err(Refusal::Forwarded),
+            name if name.starts_with("sec-fetch-") => return Err(Refusal::Browser),
+            _ => {}
+        }
+    }
+    if !marked {
+        return Err(Refusal::Unmarked);
+    }
+    match host {
+        None => Err(Refusal::NoHost),
+        Some(b"") if peer == Peer::Unix => Ok(()),
+        Some(host) if is_known(host, rules) => Ok(()),
+        Some(_) => Err(Refusal::ForeignHost),
+    }
+}
+
+/// True if a `Host` names this machine or one of the rules' hosts, with any port or none.
+fn is_known(host: &[u8], rules: &Rules) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else {
+        return false;
+    };
+    let (name, rest, bracketed) = match host.strip_prefix('[') {
+        Some(inner) => match inner.split_once(']') {
+            Some((name, rest)) => (name, rest, true),
+            None => return false,
+        },
+        None => {
+            let end = host.find(':').unwrap_or(host.len());
+            (&host[..end], &host[end..], false)
+        }
+    };
+    if !is_port(rest) {
+        return false;
+    }
+    let local = if bracketed {
+        name.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback())
+    } else {
+        name.eq_ignore_ascii_case("localhost")
+            || name == "127.0.0.1"
+            || (name.starts_with("127.") && name.parse::<Ipv4Addr>().is_ok())
+    };
+    local || rules.hosts.iter().any(|it| it.eq_ignore_ascii_case(name))
+}
+
+/// True for nothing, and for a colon and a port.
+fn is_port(rest: &str) -> bool {
+    match rest.strip_prefix(':') {
+        None => rest.is_empty(),
+        Some(port) => {
+            (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::{HOST, HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    fn judged(peer: Peer, target: &str, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+        let mut request = Request::get(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let rules = Rules::new(&["gateway.internal".into(), "[fd00::1]".into()]);
+        check(&request.body(()).unwrap(), peer, &rules)
+    }
+
+    fn with_host(peer: Peer, host: &str) -> Result<(), Refusal> {
+        judged(peer, "/v1/token", &[(MARK, "true"), ("host", host)])
+    }
+
+    #[test]
+    fn local_and_named_hosts_pass_with_any_port() {
+        for host in [
+            "localhost",
+            "LOCALHOST:7290",
+            "127.0.0.1",
+            "127.0.0.1:7290",
+            "127.8.9.1:1",
+            "[::1]",
+            "[::1]:7290",
+            "[0:0:0:0:0:0:0:1]",
+            "gateway.internal",
+            "Gateway.Internal:443",
+            "[fd00::1]:80",
+        ] {
+            assert_eq!(with_host(Peer::Loopback, host), Ok(()), "{host}");
+            assert_eq!(with_host(Peer::Unix, host), Ok(()), "{host}");
+        }
+        assert_eq!(with_host(Peer::Unix, ""), Ok(()));
+    }
+
+    #[test]
+    fn a_foreign_host_is_refused() {
+        for host in [
+            "",
+            "example.com",
+            "localhost.example.com",
+            "127.0.0.1.nip.io",
+            "127.0.0.1.",
+            "127.1",
+            "0127.0.0.1",
+            "localhost:",
+            "localhost:80x",
+            "localhost:80:80",
+            "localhost@example.com",
+            "[::1",
+            "[::1]x",
+            "[::2]",
+            "::1",
+            "10.0.0.1:7290",
+            "gateway.internal.example.com",
+        ] {
+            let judged = with_host(Peer::Loopback, host);
+            assert_eq!(judged, Err(Refusal::ForeignHost), "{host}");
+        }
+    }
+
+    #[test]
+    fn each_rule_turns_away_what_it_is_for() {
+        let good = [(MARK, "true"), ("host", "localhost")];
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Refusal);
+        let table: &[Case<'_>] = &[
+            ("/v1/token", &[("host", "localhost")], Refusal::Unmarked),
+            ("/v1/token", &[(MARK, "TRUE"), good[1]], Refusal::Unmarked),
+            ("/v1/token", &[(MARK, "1"), good[1]], Refusal::Unmarked),
+            (
+                "/v1/token",
+                &[good[0], (MARK, ""), good[1]],
+                Refusal::Unmarked,
+            ),
+            ("/v1/token", &[good[0]], Refusal::NoHost),
+            ("/v1/token", &[good[0], good[1], good[1]], Refusal::NoHost),
+            ("http://localhost/v1/token", &good, Refusal::Target),
+            ("localhost:7290", &good, Refusal::Target),
+            (
+                "/",
+                &[good[0], good[1], ("via", "1.1 x")],
+                Refusal::Forwarded,
+            ),
+            (
+                "/",
+                &[("forwarded", ""), good[0], good[1]],
+                Refusal::Forwarded,
+            ),
+            (
+                "/",
+                &[good[0], good[1], ("X-Forwarded-For", "::1")],
+                Refusal::Forwarded,
+            ),
+            (
+                "/",
+                &[good[0], good[1], ("X-Forwarded-Host", "a")],
+                Refusal::Forwarded,
+            ),
+            (
+                "/",
+                &[good[0], good[1], ("Origin", "null")],
+                Refusal::Browser,
+            ),
+            (
+                "/",
+                &[good[0], good[1], ("Sec-Fetch-Site", "none")],
+                Refusal::Browser,
+            ),
+            (
+                "/",
+                &[good[0], good[1], ("sec-fetch-mode", "cors")],
+                Refusal::Browser,
+            ),
+        ];
+        for (target, headers, refusal) in table {
+            let judged = judged(Peer::Loopback, target, headers);
+            assert_eq!(judged, Err(*refusal), "{target} {headers:?}");
+        }
+        let innocent = [
+            good[0],
+            good[1],
+            ("user-agent", "curl"),
+            ("x-forward", "no"),
+        ];
+        assert_eq!(judged(Peer::Loopback, "/v1/token", &innocent), Ok(()));
+    }
+
+    #[test]
+    fn each_refusal_has_its_own_counter() {
+        for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, index);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_in_a_host_do_harm(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let mut headers = HeaderMap::new();
+                headers.insert(HOST, value.clone());
+                headers.insert(HeaderName::from_static("x-bearerd-request"), HeaderValue::from_static("true"));
+                let _ = check_parts(&Uri::from_static("/"), &headers, Peer::Unix, &Rules::default());
+            }
+        }
+
+        #[test]
+        fn only_this_machines_names_are_local(host in "[a-z0-9.:\\[\\]]{0,24}") {
+            if is_known(host.as_bytes(), &Rules::default()) {
+                prop_assert!(host.starts_with("localhost") || host.starts_with("127.") || host.starts_with('['));
+            }
+        }
+    }
+}

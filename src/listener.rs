@@ -1,0 +1,297 @@
+//! The doors: TCP ports and Unix sockets, and the loop that serves HTTP/1.1 on them.
+//!
+//! A listener outlives every error of a connection and every shortage of file descriptors. When told to drain it stops
+//! accepting, answers what has already arrived, and ends; whoever drops it first cuts its connections.
+
+mod address;
+mod answer;
+mod problem;
+mod serve;
+mod socket;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpSocket, UnixListener, lookup_host};
+
+pub use address::{Address, AddressError};
+pub use answer::{Answer, Body, text};
+pub use problem::{Problem, seconds_until};
+pub use serve::{Connection, Service, serve};
+
+use socket::Socket;
+
+/// So many connections may wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// The mode of a Unix socket unless the settings say otherwise: its owner only.
+pub const SOCKET_MODE: u32 = 0o600;
+
+/// Behind the name of a Unix socket until it has its mode and takes its place.
+const FRESH_SUFFIX: &str = ".new";
+
+/// Who is at the other end, as far as the socket itself tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A process of this machine, through the loopback interface.
+    Loopback,
+    /// Another machine, or this one through an outward address.
+    Other(IpAddr),
+    /// A process of this machine, through a Unix socket.
+    Unix,
+}
+
+impl Peer {
+    fn of(address: SocketAddr) -> Self {
+        match address.ip().to_canonical() {
+            ip if ip.is_loopback() => Self::Loopback,
+            ip => Self::Other(ip),
+        }
+    }
+}
+
+/// Why a listener could not be opened, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process has the port.
+    #[error("{address} is in use by another process: stop that process, or listen on another port")]
+    InUse {
+        /// The address.
+        address: Address,
+    },
+    /// Another process answers on the Unix socket.
+    #[error("another process listens on {address}: stop it, or give this one another path")]
+    Live {
+        /// The address.
+        address: Address,
+    },
+    /// Something that is not a socket has the name of the Unix socket.
+    #[error("{address} names a file that is not a socket: move it away, or choose another path")]
+    NotASocket {
+        /// The address.
+        address: Address,
+    },
+    /// The host is not known, or not an address of this machine.
+    #[error("{address} is not an address of this machine: check the host")]
+    NotHere {
+        /// The address.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system says no.
+    #[error(
+        "may not listen on {address}: ports below 1024 and other users' folders need a privilege"
+    )]
+    Denied {
+        /// The address.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder of the Unix socket does not exist.
+    #[error("the folder of {address} does not exist: create it, or choose another path")]
+    NoFolder {
+        /// The address.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address}")]
+    Other {
+        /// The address.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    fn new(address: &Address, source: io::Error) -> Self {
+        let unix = matches!(address, Address::Unix(_));
+        let address = address.clone();
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { address },
+            io::ErrorKind::AddrNotAvailable => Self::NotHere { address, source },
+            io::ErrorKind::PermissionDenied => Self::Denied { address, source },
+            io::ErrorKind::NotFound if unix => Self::NoFolder { address, source },
+            _ => Self::Other { address, source },
+        }
+    }
+}
+
+/// An open door. Dropping it closes the port, and removes the file of a Unix socket.
+pub struct Listener {
+    door: Door,
+    address: Address,
+}
+
+enum Door {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+impl Listener {
+    /// Opens the address; a Unix socket gets [`SOCKET_MODE`].
+    pub async fn bind(address: &Address) -> Result<Self, BindError> {
+        Self::bind_with_mode(address, SOCKET_MODE).await
+    }
+
+    /// Opens the address, with this mode if it is a Unix socket. The file that a dead process left behind is replaced; a socket
+    /// on which somebody answers is not.
+    pub async fn bind_with_mode(address: &Address, mode: u32) -> Result<Self, BindError> {
+        match address {
+            Address::Tcp { host, port } => bind_tcp(address, host, *port).await,
+            Address::Unix(path) => bind_unix(address, path, mode),
+        }
+    }
+
+    /// Where it listens; a port 0 has become the real one.
+    pub fn local_address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The next connection, without delay on its small packets.
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match &self.door {
+            Door::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                // A caller that has gone already is noticed when it is read from.
+                let _ = stream.set_nodelay(true);
+                Ok((Socket::Tcp(stream), Peer::of(from)))
+            }
+            Door::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), Peer::Unix))
+            }
+        }
+    }
+
+    /// Lets nobody else find a Unix socket; who is connected already, stays so.
+    fn hide(&mut self) {
+        if let Door::Unix(_, file) = &mut self.door {
+            file.remove();
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Listener({})", self.address)
+    }
+}
+
+async fn bind_tcp(address: &Address, host: &str, port: u16) -> Result<Listener, BindError> {
+    let unknown = |source| BindError::NotHere {
+        address: address.clone(),
+        source,
+    };
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for candidate in lookup_host((host, port)).await.map_err(unknown)? {
+        match open_tcp(candidate) {
+            Ok(listener) => {
+                let bound = listener
+                    .local_addr()
+                    .map_err(|source| BindError::new(address, source))?;
+                let address = Address::Tcp {
+                    host: bound.ip().to_string(),
+                    port: bound.port(),
+                };
+                let door = Door::Tcp(listener);
+                return Ok(Listener { door, address });
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(BindError::new(address, last))
+}
+
+fn open_tcp(candidate: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if candidate.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(candidate)?;
+    socket.listen(BACKLOG)
+}
+
+/// Binds under a temporary name, sets the mode there, and moves the socket to its place: at no moment does the name lead to a
+/// socket with another mode, and what a dead process left is replaced in one step.
+fn bind_unix(address: &Address, path: &Path, mode: u32) -> Result<Listener, BindError> {
+    let failed = |source| BindError::new(address, source);
+    refuse_taken(address, path)?;
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(FRESH_SUFFIX);
+    let fresh = PathBuf::from(fresh);
+    if std::fs::symlink_metadata(&fresh).is_ok_and(|it| it.file_type().is_socket()) {
+        std::fs::remove_file(&fresh).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(&fresh).map_err(failed)?;
+    let mut file = SocketFile::of(fresh.clone()).map_err(failed)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    std::fs::rename(&fresh, path).map_err(failed)?;
+    file.path = path.to_owned();
+    Ok(Listener {
+        door: Door::Unix(listener, file),
+        address: address.clone(),
+    })
+}
+
+fn refuse_taken(address: &Address, path: &Path) -> Result<(), BindError> {
+    let failed = |source| BindError::new(address, source);
+    let address = address.clone();
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => Err(BindError::NotASocket { address }),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            // Whatever else it says, somebody may be there.
+            _ => Err(BindError::Live { address }),
+        },
+    }
+}
+
+/// The file of a Unix socket, removed when dropped unless somebody else has put theirs in its place.
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn of(path: PathBuf) -> io::Result<Self> {
+        let found = std::fs::symlink_metadata(&path)?;
+        Ok(Self {
+            path,
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+
+    fn remove(&mut self) {
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|it| (it.dev(), it.ino()) == (self.device, self.inode));
+        if ours {
+            // Nothing more can be done about it, and the next start copes with a file left behind.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

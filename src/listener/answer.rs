@@ -1,0 +1,92 @@
+//! An answer: there at once, or later.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use tokio_util::sync::CancellationToken;
+
+/// Every answer is one piece.
+pub type Body = Full<Bytes>;
+
+/// What a service gives for a request. What is there at once costs no allocation.
+pub enum Answer {
+    /// It is there.
+    Now(Response<Body>),
+    /// Somebody has to wait for it, or for the request's body. Dropping it cancels nothing for others.
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Answer {
+    /// An answer that takes its time.
+    pub fn later(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(answer))
+    }
+}
+
+impl From<Response<Body>> for Answer {
+    fn from(response: Response<Body>) -> Self {
+        Self::Now(response)
+    }
+}
+
+/// An answer of plain text that nobody keeps.
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An answer on its way through hyper. Once the drain has begun it says that the connection ends with it.
+pub(super) enum Answering {
+    Now(Option<Response<Body>>),
+    Later(
+        Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
+        CancellationToken,
+    ),
+}
+
+impl Answering {
+    pub(super) fn new(answer: Answer, drain: &CancellationToken) -> Self {
+        match answer {
+            Answer::Now(response) => Self::Now(Some(closing(response, drain))),
+            Answer::Later(answer) => Self::Later(answer, drain.clone()),
+        }
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(response) => {
+                Poll::Ready(Ok(response.take().expect("an answer is taken once")))
+            }
+            Self::Later(answer, drain) => answer
+                .as_mut()
+                .poll(cx)
+                .map(|response| Ok(closing(response, drain))),
+        }
+    }
+}
+
+fn closing(mut response: Response<Body>, drain: &CancellationToken) -> Response<Body> {
+    if drain.is_cancelled() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

@@ -1,0 +1,220 @@
+//! The loop behind a listener, and the life of each of its connections.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::task::{JoinSet, yield_now};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{Answer, Answering, Body};
+use super::socket::Socket;
+use super::{Listener, Peer};
+
+/// The most bytes a request's head may have; more are answered with 431.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+/// How long accepting rests after an error that is not the connection's own, such as too many open files.
+const REST: Duration = Duration::from_millis(50);
+
+/// So many failures in a row are worth a warning each.
+const WARNINGS: u32 = 3;
+
+/// The connection that a request came by.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Who is at its other end.
+    pub peer: Peer,
+    /// Cancelled when the listener drains: whoever waits on a caller's behalf, waits no longer.
+    pub drain: CancellationToken,
+}
+
+/// Answers requests. A clone serves each connection.
+pub trait Service: Clone + Send + Sync + 'static {
+    /// Answers one request.
+    fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Answer
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// Serves until the drain has begun and every request that had arrived by then is answered. Has no deadline of its own: dropping
+/// it cuts the connections that are left.
+pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: CancellationToken) {
+    let mut connections = JoinSet::new();
+    let server = Server {
+        builder: builder(),
+        service,
+        drain,
+    };
+    let mut failures = 0;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(ended) = connections.join_next() => {
+                note(&ended);
+                continue;
+            }
+            () = server.drain.cancelled() => break,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                if failures > 0 {
+                    tracing::info!(address = %listener.local_address(), failures, "accepting again");
+                    failures = 0;
+                }
+                connections.spawn(server.connection(socket, peer));
+            }
+            Err(error) if is_the_connections_own(&error) => {}
+            Err(error) => {
+                failures += 1;
+                warn(&listener, &error, failures);
+                tokio::select! {
+                    () = tokio::time::sleep(REST) => {}
+                    () = server.drain.cancelled() => break,
+                }
+            }
+        }
+    }
+    listener.hide();
+    for (socket, peer) in waiting(&listener).await {
+        connections.spawn(server.connection(socket, peer));
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        note(&ended);
+    }
+}
+
+/// The connections that were made before the drain and wait to be accepted. To close the listener over them would reset them.
+async fn waiting(listener: &Listener) -> Vec<(Socket, Peer)> {
+    let mut found = Vec::new();
+    // The driver looks at its sockets between two turns, so what came before the drain is seen by the second.
+    yield_now().await;
+    loop {
+        let mut accept = pin!(listener.accept());
+        let accepted = poll_fn(|cx| Poll::Ready(accept.as_mut().poll(cx))).await;
+        match accepted {
+            Poll::Ready(Ok(connection)) => found.push(connection),
+            Poll::Ready(Err(error)) if is_the_connections_own(&error) => {}
+            Poll::Ready(Err(_)) | Poll::Pending => return found,
+        }
+    }
+}
+
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.writev(false).max_buf_size(HEAD_LIMIT);
+    builder
+}
+
+struct Server<S> {
+    builder: http1::Builder,
+    service: S,
+    drain: CancellationToken,
+}
+
+impl<S: Service> Server<S> {
+    /// One connection, from its first request to its end.
+    fn connection(&self, socket: Socket, peer: Peer) -> impl Future<Output = ()> + Send + 'static {
+        let drain = self.drain.clone();
+        let service = Bound {
+            service: self.service.clone(),
+            connection: Connection {
+                peer,
+                drain: self.drain.clone(),
+            },
+        };
+        let connection = self.builder.serve_connection(TokioIo::new(socket), service);
+        async move {
+            let mut connection = pin!(connection);
+            // How a connection ends is its caller's business: there is nobody left to tell.
+            tokio::select! {
+                biased;
+                _ = connection.as_mut() => return,
+                () = drain.cancelled() => {}
+            }
+            // One more turn, in which the driver looks at the socket: a request that came before the drain is answered.
+            tokio::select! {
+                biased;
+                _ = connection.as_mut() => return,
+                () = yield_now() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+/// A service on one connection, as hyper calls it.
+struct Bound<S> {
+    service: S,
+    connection: Connection,
+}
+
+impl<S: Service> hyper::service::Service<Request<Incoming>> for Bound<S> {
+    type Response = hyper::Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        let answer = self.service.answer(request, &self.connection);
+        Answering::new(answer, &self.connection.drain)
+    }
+}
+
+/// True if the error says only that the connection to be accepted has gone already.
+fn is_the_connections_own(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
+fn warn(listener: &Listener, error: &io::Error, failures: u32) {
+    let address = listener.local_address();
+    if failures <= WARNINGS {
+        tracing::warn!(%address, %error, "a connection could not be accepted");
+    } else {
+        tracing::debug!(%address, %error, "a connection could not be accepted");
+    }
+}
+
+fn note(ended: &Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("answering a request panicked; its connection is closed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_costs_no_rest_and_a_shortage_does() {
+        let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
+        assert!(is_the_connections_own(&aborted));
+        for shortage in [23, 24, 105, 12] {
+            let error = io::Error::from_raw_os_error(shortage);
+            assert!(!is_the_connections_own(&error), "{error}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+use super::testing::{Client, request};
+use super::*;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::{Request, StatusCode};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Answers with the path; under `/slow` once a permit is there.
+#[derive(Clone)]
+struct Echo {
+    permits: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Echo {
+    fn new() -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(0)),
+            waiting: Arc::new(Semaphore::new(0)),
+        }
+    }
+}
+
+impl Service for Echo {
+    fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Answer {
+        let path = format!("{:?} {}", connection.peer, request.uri().path());
+        if !path.ends_with("/slow") {
+            return text(StatusCode::OK, path).into();
+        }
+        let echo = self.clone();
+        Answer::later(async move {
+            echo.waiting.add_permits(1);
+            echo.permits.acquire().await.unwrap().forget();
+            text(StatusCode::OK, path)
+        })
+    }
+}
+
+struct House {
+    echo: Echo,
+    address: Address,
+    drain: CancellationToken,
+    task: JoinSet<()>,
+}
+
+impl House {
+    async fn open(address: &str) -> Self {
+        Self::of(Listener::bind(&address.parse().unwrap()).await.unwrap())
+    }
+
+    fn of(listener: Listener) -> Self {
+        let address = listener.local_address().clone();
+        let (echo, drain) = (Echo::new(), CancellationToken::new());
+        let mut task = JoinSet::new();
+        task.spawn(serve(listener, echo.clone(), drain.clone()));
+        Self {
+            echo,
+            address,
+            drain,
+            task,
+        }
+    }
+
+    async fn closed(mut self) {
+        self.task.join_next().await.unwrap().unwrap();
+    }
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf, Address) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    let address = Address::Unix(path.clone());
+    (folder, path, address)
+}
+
+#[tokio::test]
+async fn a_port_and_a_socket_answer_and_say_who_asks() {
+    let house = House::open("127.0.0.1:0").await;
+    assert!(!house.address.to_string().ends_with(":0"));
+    let mut client = Client::connect(&house.address).await;
+    assert_eq!(client.ask("GET /a", "").await.body, "Loopback /a");
+    assert_eq!(client.ask("GET /b", "").await.body, "Loopback /b");
+    let (_folder, _, address) = folder();
+    let house = House::of(Listener::bind(&address).await.unwrap());
+    let mut client = Client::connect(&house.address).await;
+    assert_eq!(client.ask("GET /a", "").await.body, "Unix /a");
+}
+
+#[test]
+fn a_peer_is_this_machine_whatever_the_notation() {
+    let of = |address: &str| Peer::of(address.parse().unwrap());
+    assert_eq!(of("127.0.0.9:1"), Peer::Loopback);
+    assert_eq!(of("[::1]:1"), Peer::Loopback);
+    assert_eq!(of("[::ffff:127.0.0.1]:1"), Peer::Loopback);
+    assert_eq!(of("10.0.0.1:1"), Peer::Other("10.0.0.1".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let first = Listener::bind(&"127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    let address = first.local_address();
+    let error = Listener::bind(address).await.unwrap_err();
+    let expected = format!(
+        "{address} is in use by another process: stop that process, or listen on another port"
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn what_cannot_be_bound_says_why() {
+    let error = |address: &str| {
+        let address: Address = address.parse().unwrap();
+        async move { Listener::bind(&address).await.unwrap_err() }
+    };
+    assert!(matches!(
+        error("192.0.2.1:0").await,
+        BindError::NotHere { .. }
+    ));
+    let missing = error("unix:/nowhere/at/all.sock").await.to_string();
+    assert!(missing.contains("the folder of unix:/nowhere/at/all.sock does not exist"));
+    let (_folder, path, address) = folder();
+    std::fs::write(&path, "precious").unwrap();
+    let error = Listener::bind(&address).await.unwrap_err();
+    assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
+    let (_folder, path, address) = folder();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let house = House::of(Listener::bind(&address).await.unwrap());
+    let error = Listener::bind(&address).await.unwrap_err();
+    let expected =
+        format!("another process listens on {address}: stop it, or give this one another path");
+    assert_eq!(error.to_string(), expected);
+    let mut client = Client::connect(&house.address).await;
+    assert_eq!(client.ask("GET /a", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_socket_has_its_mode_and_goes_with_its_listener() {
+    let (_folder, path, address) = folder();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let listener = Listener::bind(&address).await.unwrap();
+    assert_eq!(mode(&path), 0o600);
+    drop(listener);
+    assert!(!path.exists());
+    let listener = Listener::bind_with_mode(&address, 0o660).await.unwrap();
+    assert_eq!(mode(&path), 0o660);
+    std::fs::remove_file(&path).unwrap();
+    let _successor = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    drop(listener);
+    assert!(path.exists(), "the successor's socket was removed");
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_limit_is_refused() {
+    let house = House::open("127.0.0.1:0").await;
+    let mut client = Client::connect(&house.address).await;
+    let long = format!("X-Long: {}\r\n", "x".repeat(15_000));
+    assert_eq!(client.ask("GET /a", &long).await.status, 200);
+    let mut client = Client::connect(&house.address).await;
+    let long = format!("X-Long: {}\r\n", "x".repeat(17_000));
+    assert_eq!(client.ask("GET /a", &long).await.status, 431);
+}
+
+#[tokio::test]
+async fn a_drain_lets_a_request_end_and_closes_idle_connections() {
+    let house = House::open("127.0.0.1:0").await;
+    let mut idle = Client::connect(&house.address).await;
+    assert_eq!(idle.ask("GET /a", "").await.status, 200);
+    let mut silent = Client::connect(&house.address).await;
+    let mut slow = Client::connect(&house.address).await;
+    slow.send(&request("GET /slow", "")).await;
+    house.echo.waiting.acquire().await.unwrap().forget();
+    house.drain.cancel();
+    idle.ended().await;
+    silent.ended().await;
+    house.echo.permits.add_permits(1);
+    let reply = slow.reply().await;
+    assert_eq!(reply.body, "Loopback /slow");
+    assert_eq!(reply.header("connection"), Some("close"));
+    slow.ended().await;
+    house.closed().await;
+}
+
+#[tokio::test]
+async fn what_arrived_before_the_drain_is_answered() {
+    for _ in 0..20 {
+        let house = House::open("127.0.0.1:0").await;
+        let mut kept = Client::connect(&house.address).await;
+        assert_eq!(kept.ask("GET /a", "").await.status, 200);
+        kept.send(&request("GET /b", "")).await;
+        house.drain.cancel();
+        let reply = kept.reply().await;
+        assert_eq!(reply.body, "Loopback /b");
+        kept.ended().await;
+        house.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn who_waited_to_be_accepted_before_the_drain_is_answered() {
+    let (_folder, _, unix) = folder();
+    for address in ["127.0.0.1:0".parse().unwrap(), unix] {
+        let listener = Listener::bind(&address).await.unwrap();
+        let address = listener.local_address().clone();
+        let mut clients = Vec::new();
+        for _ in 0..50 {
+            let mut client = Client::connect(&address).await;
+            client.send(&request("GET /a", "")).await;
+            clients.push(client);
+        }
+        let drain = CancellationToken::new();
+        drain.cancel();
+        serve(listener, Echo::new(), drain).await;
+        for mut client in clients {
+            let reply = client.reply().await;
+            assert_eq!(reply.status, 200);
+            assert_eq!(reply.header("connection"), Some("close"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_finds_the_listener_once_it_drains() {
+    let (_folder, path, address) = folder();
+    let house = House::of(Listener::bind(&address).await.unwrap());
+    let mut slow = Client::connect(&house.address).await;
+    slow.send(&request("GET /slow", "")).await;
+    house.echo.waiting.acquire().await.unwrap().forget();
+    house.drain.cancel();
+    while path.exists() {
+        tokio::task::yield_now().await;
+    }
+    let successor = Listener::bind(&address).await.unwrap();
+    house.echo.permits.add_permits(1);
+    assert_eq!(slow.reply().await.status, 200);
+    house.closed().await;
+    assert!(path.exists());
+    drop(successor);
+}
+
+#[tokio::test]
+async fn whoever_drops_the_loop_cuts_its_connections() {
+    let mut house = House::open("127.0.0.1:0").await;
+    let mut slow = Client::connect(&house.address).await;
+    slow.send(&request("GET /slow", "")).await;
+    house.echo.waiting.acquire().await.unwrap().forget();
+    house.task.shutdown().await;
+    slow.ended().await;
+}
+
+#[tokio::test]
+async fn a_hung_up_caller_frees_what_waited_for_it() {
+    let house = House::open("127.0.0.1:0").await;
+    let mut slow = Client::connect(&house.address).await;
+    slow.send(&request("GET /slow", "")).await;
+    house.echo.waiting.acquire().await.unwrap().forget();
+    let permits = Arc::strong_count(&house.echo.permits);
+    drop(slow);
+    while Arc::strong_count(&house.echo.permits) >= permits {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_connection() {
+    #[derive(Clone)]
+    struct Brittle;
+    impl Service for Brittle {
+        fn answer<B>(&self, request: Request<B>, _: &Connection) -> Answer {
+            assert_eq!(request.uri().path(), "/good");
+            text(StatusCode::OK, Bytes::new()).into()
+        }
+    }
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    let address = listener.local_address().clone();
+    let mut task = JoinSet::new();
+    task.spawn(serve(listener, Brittle, CancellationToken::new()));
+    let mut first = Client::connect(&address).await;
+    first.send(&request("GET /bad", "")).await;
+    first.ended().await;
+    let mut second = Client::connect(&address).await;
+    assert_eq!(second.ask("GET /good", "").await.status, 200);
+}
