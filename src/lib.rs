@@ -11,6 +11,7 @@ pub mod caller;
 pub mod clock;
 pub mod issuer;
 pub mod keeper;
+pub mod lifecycle;
 pub mod listener;
 pub mod metrics;
 pub mod record;
