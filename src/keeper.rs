@@ -108,6 +108,7 @@ pub struct Keeper {
     first_offset: Option<i128>,
     clock_step: f64,
     dice: fastrand::Rng,
+    retired: bool,
 }
 
 impl Keeper {
@@ -133,6 +134,7 @@ impl Keeper {
             first_offset: None,
             clock_step: 0.0,
             dice: fastrand::Rng::with_seed(seed),
+            retired: false,
         }
     }
 
@@ -177,6 +179,16 @@ impl Keeper {
         [commit, register.or(attempt)].into_iter().flatten().min()
     }
 
+    /// Begins no attempt from here on.
+    pub fn retire(&mut self) {
+        self.retired = true;
+    }
+
+    /// True if nothing is under way: ending now loses nothing.
+    pub fn at_rest(&self) -> bool {
+        self.busy.is_none() && matches!(self.phase, Phase::Idle)
+    }
+
     /// The next attempt, unless one is under way or nothing is known yet.
     fn plan(&self, now: Stamp) -> Option<Plan> {
         Some(self.situation(now)?.plan(self.wishes))
@@ -216,6 +228,7 @@ impl Keeper {
                 self.phase = Phase::Storing;
                 self.swap(next, now, outputs);
             }
+            Phase::Idle if self.retired => {}
             Phase::Idle => self.begin_if_due(now, outputs),
             Phase::Settling(attempt, end) => {
                 let rules = &self.settings.rules;

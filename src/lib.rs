@@ -6,9 +6,12 @@
 
 pub mod admin;
 pub mod api;
+pub mod app;
 pub mod budget;
 pub mod caller;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod issuer;
 pub mod keeper;
 pub mod lifecycle;
@@ -16,5 +19,6 @@ pub mod listener;
 pub mod metrics;
 pub mod record;
 pub mod sandbox;
+pub mod telemetry;
 pub mod token;
 pub mod vend;

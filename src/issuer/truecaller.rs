@@ -1,7 +1,7 @@
 //! The mint call of Truecaller for Business, on reqwest.
 //!
 //! One call sends at most one POST: no retries, no redirects, no connection that was used before. What the answer means for the
-//! budget is decided by the pure function [`judge`].
+//! budget is decided by the pure function `judge`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Carries out what the keeper decides. It decides nothing itself.
 //!
 //! One task owns the keeper and everything that it has under way. It wakes at the keeper's next wish, and at least every tick, so
-//! that a suspend or a step of the wall clock is noticed. It never ends by itself.
+//! that a suspend or a step of the wall clock is noticed. It ends only when it is told to drain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::metrics::Metrics;
 use super::{Input, Keeper, Note, Output, Settings};
 use crate::clock::Clock;
 use crate::issuer::{Issuer, KeyFiles, Keys};
-use crate::record::{Register, Swapped};
+use crate::record::{Loaded, Register, Swapped};
 use crate::vend::{Command, Live, RefreshOutcome, ReportOutcome, Vend};
 
 /// The longest sleep: tokio's timers stand still while the machine is suspended.
@@ -33,6 +34,8 @@ pub struct Parts {
     pub register: Arc<dyn Register>,
     /// Who mints.
     pub issuer: Arc<dyn Issuer>,
+    /// The record as it was loaded at the start.
+    pub loaded: Option<Loaded>,
     /// The keys as they were read at the start.
     pub keys: Keys,
     /// Where they are read again.
@@ -58,6 +61,7 @@ pub struct Driver {
     metrics: Metrics,
     under_way: JoinSet<Input>,
     told: Told,
+    retired: bool,
 }
 
 impl Driver {
@@ -70,18 +74,20 @@ impl Driver {
             metrics: Metrics::new(registry),
             under_way: JoinSet::new(),
             told: Told::default(),
+            retired: false,
         }
     }
 
-    /// Keeps the token until the task is dropped, which leaves the record as true as a crash does.
-    pub async fn run(mut self) {
+    /// Keeps the token until the drain begins, and then until nothing is under way. Dropping it leaves the record as true as a
+    /// crash does.
+    pub async fn run(mut self, drain: CancellationToken) {
         let keys = keys_input(&self.parts.keys);
         self.step(keys, None);
         let register = Arc::clone(&self.parts.register);
         let mut changed = register.changed();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !(drain.is_cancelled() && self.keeper.at_rest()) {
             let now = self.parts.clock.now();
             let wake = self
                 .keeper
@@ -96,6 +102,11 @@ impl Driver {
                 }
                 () = sleep(wake) => (Input::Tick, None),
                 _ = ticks.tick() => (self.keys_again().unwrap_or(Input::Tick), None),
+                () = drain.cancelled(), if !self.retired => {
+                    self.retired = true;
+                    self.keeper.retire();
+                    (Input::Tick, None)
+                }
             };
             self.step(input, asker);
         }
@@ -143,6 +154,10 @@ impl Driver {
     }
 
     fn load(&mut self) {
+        if let Some(loaded) = self.parts.loaded.take() {
+            self.under_way.spawn(async { Input::Loaded(Ok(loaded)) });
+            return;
+        }
         let register = Arc::clone(&self.parts.register);
         self.under_way
             .spawn(async move { Input::Loaded(register.load().await) });

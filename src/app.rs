@@ -1,0 +1,223 @@
+//! The composition root: the only room that knows them all.
+//!
+//! [`App::bind`] makes everything and takes the addresses; [`App::run`] lives until it is told to stop.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::admin::{self, Admin};
+use crate::api;
+use crate::api::http::{self, Api};
+use crate::caller::Refusals;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config};
+use crate::issuer::truecaller::Truecaller;
+use crate::issuer::{Issuer, KeyError};
+use crate::keeper;
+use crate::keeper::driver::{Driver, Parts};
+use crate::lifecycle::{self, Ended, Stage};
+use crate::listener::{self, Address, Listener};
+use crate::metrics;
+use crate::record::file::{FileRegister, OpenError};
+use crate::record::memory::MemoryRegister;
+use crate::record::{Loaded, Register, RegisterError};
+use crate::vend::{Status, Vend};
+
+/// A daemon that has its addresses and has not begun to serve.
+pub struct App {
+    driver: Driver,
+    vend: Arc<Vend>,
+    api: Api,
+    admin: Admin,
+    http: Vec<Listener>,
+    operators: Vec<Listener>,
+    stages: [Stage; 3],
+    deadline: std::time::Duration,
+}
+
+/// Why a daemon could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The state folder cannot be used.
+    #[error("record.file.folder: {0}")]
+    Folder(#[from] OpenError),
+    /// The register does not serve, or holds what this version cannot read.
+    #[error("record: {0}")]
+    Register(#[from] RegisterError),
+    /// The register belongs to somebody else.
+    #[error(
+        "record: the record there belongs to account {found}, and upstream.account is {expected}; \
+         name another record.file.folder, or mend upstream.account"
+    )]
+    OtherAccount {
+        /// The account of the record.
+        found: String,
+        /// The account of the settings.
+        expected: String,
+    },
+    /// The keys cannot be read.
+    #[error("upstream.keys: {0}")]
+    Keys(#[from] KeyError),
+    /// The client for the issuer cannot be made.
+    #[error(
+        "the HTTP client for the upstream cannot be made; are there certificate roots on this machine?"
+    )]
+    Client(#[from] reqwest::Error),
+    /// An address cannot be taken.
+    #[error(transparent)]
+    Listener(#[from] listener::BindError),
+}
+
+impl BindError {
+    /// True if the settings must change before another start can succeed.
+    pub fn is_about_settings(&self) -> bool {
+        matches!(
+            self,
+            Self::Folder(_) | Self::OtherAccount { .. } | Self::Keys(_)
+        ) || matches!(self, Self::Register(RegisterError::NewerFormat { .. }))
+    }
+}
+
+impl App {
+    /// Makes everything, checks the record, and takes the addresses. Nothing is minted and nothing is answered yet.
+    pub async fn bind(config: Config) -> Result<Self, BindError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let register = open_register(&config.register)?;
+        let loaded = load(register.as_ref(), &config.account).await?;
+        let keys = config.keys.read()?;
+        let issuer: Arc<dyn Issuer> = Arc::new(Truecaller::new(config.issuer, Arc::clone(&clock))?);
+        let registry = metrics::registry();
+        let (vend, commands) = Vend::new(Status {
+            account: config.account.clone(),
+            ..Status::default()
+        });
+        let settings = keeper::Settings {
+            account: config.account,
+            rules: config.rules,
+            absent: config.absent,
+            holder: format!("{}-{:016x}", std::process::id(), fastrand::u64(..)),
+            boot_id: clock.boot_id(),
+            short_lead: config.short_lead,
+        };
+        let parts = Parts {
+            settings,
+            register,
+            issuer,
+            loaded: Some(loaded),
+            keys,
+            key_files: config.keys,
+            clock: Arc::clone(&clock),
+            vend: Arc::clone(&vend),
+            commands,
+        };
+        let driver = Driver::new(parts, &registry);
+        let stages = [Stage::new(), Stage::new(), Stage::new()];
+        let refusals = Refusals::register(&registry);
+        let api_metrics = api::Metrics::register(&registry);
+        let api_settings = http::Settings {
+            hosts: config.http.hosts,
+        };
+        let api = Api::new(
+            &api_settings,
+            Arc::clone(&vend),
+            Arc::clone(&clock),
+            &api_metrics,
+            &refusals,
+        );
+        let admin_settings = admin::Settings {
+            hosts: config.admin.hosts,
+            startup_grace: config.admin.startup_grace,
+        };
+        let draining = stages[0].drain();
+        let admin = Admin::new(
+            &admin_settings,
+            Arc::clone(&vend),
+            clock,
+            registry,
+            &refusals,
+            draining,
+        );
+        Ok(Self {
+            driver,
+            vend,
+            api,
+            admin,
+            http: bind_all(&config.http.listen).await?,
+            operators: bind_all(&config.admin.listen).await?,
+            stages,
+            deadline: config.shutdown_deadline,
+        })
+    }
+
+    /// Where tokens are vended over HTTP, with the ports that the system chose.
+    pub fn http_addresses(&self) -> Vec<Address> {
+        self.http
+            .iter()
+            .map(|listener| listener.local_address().clone())
+            .collect()
+    }
+
+    /// Where operators are answered.
+    pub fn admin_addresses(&self) -> Vec<Address> {
+        self.operators
+            .iter()
+            .map(|listener| listener.local_address().clone())
+            .collect()
+    }
+
+    /// What transports read; for who runs a daemon inside another program.
+    pub fn vend(&self) -> Arc<Vend> {
+        Arc::clone(&self.vend)
+    }
+
+    /// Serves until `stop`: then callers are answered to the end, an attempt under way is settled, and operators are answered last.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Ended> {
+        let [mut callers, mut keeper, mut operators] = self.stages;
+        for listener in self.http {
+            info!(address = %listener.local_address(), "vending over HTTP");
+            callers.spawn(
+                "HTTP listener",
+                self.api.clone().serve(listener, callers.drain()),
+            );
+        }
+        keeper.spawn("keeper", self.driver.run(keeper.drain()));
+        for listener in self.operators {
+            info!(address = %listener.local_address(), "answering operators");
+            operators.spawn(
+                "admin listener",
+                self.admin.clone().serve(listener, operators.drain()),
+            );
+        }
+        lifecycle::run([callers, keeper, operators], stop, self.deadline).await
+    }
+}
+
+/// Opens the register that the settings name.
+pub fn open_register(settings: &config::Register) -> Result<Arc<dyn Register>, OpenError> {
+    Ok(match settings {
+        config::Register::File { folder } => Arc::new(FileRegister::open(folder)?),
+        config::Register::Memory => Arc::new(MemoryRegister::new()),
+    })
+}
+
+/// A record of another account is never touched.
+async fn load(register: &dyn Register, account: &str) -> Result<Loaded, BindError> {
+    let loaded = register.load().await?;
+    match loaded.found.as_ref().map(|(record, _)| &record.account) {
+        Some(found) if found != account => Err(BindError::OtherAccount {
+            found: found.clone(),
+            expected: account.to_owned(),
+        }),
+        _ => Ok(loaded),
+    }
+}
+
+async fn bind_all(addresses: &[Address]) -> Result<Vec<Listener>, listener::BindError> {
+    let mut bound = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        bound.push(Listener::bind(address).await?);
+    }
+    Ok(bound)
+}

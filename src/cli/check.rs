@@ -1,0 +1,96 @@
+//! `check`: everything that can be wrong before a start, found in one run.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::{Console, Exit, Form};
+use crate::config::{self, Config, Register, Sources};
+use crate::record::file::FileRegister;
+use crate::record::{Record, Unreadable};
+
+/// What the state folder holds, as far as it matters to a start.
+enum Found {
+    /// Nothing stands in the way; a word about it.
+    Fine(String),
+    /// Somebody should look.
+    Odd(String),
+    /// `serve` would refuse to start.
+    Wrong(String),
+}
+
+pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) -> Exit {
+    let reading = match config::read(sources) {
+        Ok(reading) => reading,
+        Err(problems) => return console.tell_problems(&problems),
+    };
+    let effective = &reading.effective;
+    console.print(&match format {
+        Form::Text => effective.to_text(),
+        Form::Json => format!("{:#}\n", effective.to_json()),
+    });
+    for warning in &reading.config.warnings {
+        console.tell(&format!("warning: {warning}"));
+    }
+    match state(&reading.config) {
+        Found::Fine(word) => console.tell(&format!("the settings are good; {word}")),
+        Found::Odd(word) => console.tell(&format!("warning: {word}")),
+        Found::Wrong(word) => {
+            console.tell(&word);
+            return Exit::BadSettings;
+        }
+    }
+    Exit::Done
+}
+
+fn state(config: &Config) -> Found {
+    let Register::File { folder } = &config.register else {
+        return Found::Fine("the record is kept in memory only".into());
+    };
+    match FileRegister::open(folder) {
+        // It is read here rather than loaded, since a load moves a torn record aside.
+        Ok(register) => record(register.path(), &config.account),
+        Err(error) => Found::Wrong(format!("record.file.folder: {error}")),
+    }
+}
+
+fn record(path: &Path, account: &str) -> Found {
+    let place = path.display();
+    let text = match fs::read(path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(why) if why.kind() == ErrorKind::NotFound => {
+            return Found::Fine(format!("there is no record at {place} yet"));
+        }
+        Err(why) => {
+            return Found::Wrong(format!(
+                "record.file.folder: {place} cannot be read ({why})"
+            ));
+        }
+    };
+    match Record::parse(&text) {
+        Ok(record) if record.account == account => {
+            Found::Fine(format!("the record at {place} is this account's"))
+        }
+        Ok(record) => Found::Wrong(another_account(
+            &place.to_string(),
+            &record.account,
+            account,
+        )),
+        Err(Unreadable::NewerFormat { found }) => Found::Wrong(format!(
+            "record.file.folder: the record at {place} has the newer format {found}; start a newer bearerd, or name another folder"
+        )),
+        Err(torn @ Unreadable::Torn { .. }) => Found::Odd(format!(
+            "record.file.folder: {place}: {torn}; serve will move it aside and begin as record.absent says"
+        )),
+    }
+}
+
+/// One line for a record that belongs to somebody else.
+fn another_account(place: &str, theirs: &str, ours: &str) -> String {
+    format!(
+        "record.file.folder: the record at {place} belongs to account {theirs:?}, and upstream.account is {ours:?}; name the folder of \
+         this account, or mend upstream.account"
+    )
+}

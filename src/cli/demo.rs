@@ -1,0 +1,189 @@
+//! `demo`: the daemon and a sandbox in one process, with a real record in a temporary folder.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::serve::{bind, in_runtime, live};
+use super::{Console, Demo, Exit};
+use crate::app::App;
+use crate::config::{self, Config, Flag, Sources};
+use crate::sandbox::{ApiKey, Bound, Sandbox, Settings};
+use crate::telemetry;
+use crate::vend::{Status, Vend};
+
+/// The account that the sandbox knows.
+const ACCOUNT: &str = "demo";
+
+pub(super) fn run(demo: &Demo, console: &mut Console<'_>) -> Exit {
+    in_runtime(show(demo, console))
+}
+
+async fn show(demo: &Demo, console: &mut Console<'_>) -> Exit {
+    let flags = demo.flags();
+    let settings = match config::read_sandbox(&Sources::flags_only(flags.clone())) {
+        Ok(settings) => sandbox_settings(&settings),
+        Err(problems) => return console.tell_problems(&problems),
+    };
+    let key = settings.keys[0].clone();
+    let sandbox = match Sandbox::bind(settings).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => return console.fail(&format!("{error}; name another with --sandbox-listen")),
+    };
+    let folder = match tempfile::Builder::new().prefix("bearerd-demo-").tempdir() {
+        Ok(folder) => folder,
+        Err(error) => return console.fail(&format!("no temporary folder can be made: {error}")),
+    };
+    let config = match daemon_settings(flags, &sandbox.sandbox, &key, folder.path()) {
+        Ok(config) => config,
+        Err(DemoError::Settings(problems)) => return console.tell_problems(&problems),
+        Err(DemoError::Keys(error)) => {
+            return console.fail(&format!("the demo's key cannot be written: {error}"));
+        }
+    };
+    if let Err(error) = telemetry::init(&config.log, console.err_colour, io::stderr) {
+        return console.fail(&format!("the log cannot be started: {error}"));
+    }
+    match bind(config, console).await {
+        Ok(app) => {
+            console.tell(&welcome(demo, &app, &sandbox.sandbox, folder.path()));
+            run_both(app, sandbox).await
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// The sandbox answers to the end: the daemon may be minting while it drains.
+async fn run_both(app: App, sandbox: Bound) -> Exit {
+    let (stop, sandbox_stop) = (CancellationToken::new(), CancellationToken::new());
+    let mut beside = JoinSet::new();
+    beside.spawn(narrate(app.vend(), stop.clone()));
+    let end = sandbox_stop.clone();
+    beside.spawn(async move {
+        let _ended_with_the_demo = sandbox.run(end).await;
+    });
+    let exit = live(app, stop).await;
+    sandbox_stop.cancel();
+    exit
+}
+
+/// Tells each token as it is published: a few calm lines.
+async fn narrate(vend: Arc<Vend>, stop: CancellationToken) {
+    let mut published = vend.watch();
+    let mut last = None;
+    loop {
+        tokio::select! {
+            changed = published.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => break,
+        }
+        // The status follows the publication within the keeper's own step.
+        tokio::task::yield_now().await;
+        let status = vend.status();
+        let token = status.token.as_ref().map(|token| token.generation);
+        if token != last {
+            last = token;
+            let _nobody_reads_on = writeln!(io::stderr(), "{}", line(&status));
+        }
+    }
+    let _nobody_reads_on = writeln!(
+        io::stderr(),
+        "{}  draining; a second Ctrl-C ends at once",
+        clock(Timestamp::now())
+    );
+}
+
+fn line(status: &Status) -> String {
+    let Some(token) = &status.token else {
+        return String::new();
+    };
+    format!(
+        "{}  token {} is live until {}; its successor is due at {}; {} of {} slots are taken",
+        clock(token.issued_at),
+        token.generation,
+        clock(token.expires_at),
+        clock(token.refresh_at),
+        status.budget.slots.len(),
+        status.budget.limit,
+    )
+}
+
+fn clock(at: Timestamp) -> String {
+    at.strftime("%H:%M:%S").to_string()
+}
+
+fn welcome(demo: &Demo, app: &App, sandbox: &Sandbox, folder: &Path) -> String {
+    let (http, admin) = (&app.http_addresses()[0], &app.admin_addresses()[0]);
+    let (lifetime, window) = (&demo.token_lifetime, &demo.window);
+    let sandbox = sandbox.base_url();
+    format!(
+        "\
+bearerd demo: the daemon and a sandbox Truecaller in one process; nothing leaves this machine.
+Tokens live {lifetime}, and at most 10 may be minted in any {window}. The record is in {} and goes with the demo.
+
+Try, in another terminal:
+  curl -H 'X-Bearerd-Request: true' http://{http}/v1/token
+  curl -s 'http://{admin}/readyz?verbose'
+  TOKEN=$(curl -s -H 'X-Bearerd-Request: true' -H 'Accept: text/plain' http://{http}/v1/token)
+  curl -X POST -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' -d '{{}}' {sandbox}/v2/clients/{ACCOUNT}/dynamic_call_record
+Or look: http://{admin}/    Ctrl-C ends it. Times are UTC.
+",
+        folder.display()
+    )
+}
+
+enum DemoError {
+    Settings(config::Problems),
+    Keys(io::Error),
+}
+
+/// The daemon's settings go the way of everybody's, so that the demo shows the real thing.
+fn daemon_settings(
+    flags: Vec<Flag>,
+    sandbox: &Sandbox,
+    key: &ApiKey,
+    folder: &Path,
+) -> Result<Config, DemoError> {
+    let key_id = write_secret(&folder.join("key_id"), &key.key_id).map_err(DemoError::Keys)?;
+    let api_key = write_secret(&folder.join("api_key"), &key.api_key).map_err(DemoError::Keys)?;
+    let text = |path: &Path| path.display().to_string();
+    let own = [
+        ("upstream.account", ACCOUNT.to_owned()),
+        ("upstream.base_url", sandbox.base_url()),
+        ("upstream.keys.0.key_id_file", text(&key_id)),
+        ("upstream.keys.0.api_key_file", text(&api_key)),
+        ("record.file.folder", text(&folder.join("state"))),
+        // The demo tells its own lines.
+        ("log.level", "warn".to_owned()),
+    ];
+    let own = own
+        .into_iter()
+        .map(|(path, value)| Flag::new("demo", path, value));
+    let sources = Sources::flags_only(own.chain(flags).collect());
+    config::read(&sources)
+        .map(|reading| reading.config)
+        .map_err(DemoError::Settings)
+}
+
+fn write_secret(path: &Path, secret: &str) -> io::Result<PathBuf> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(secret.as_bytes())?;
+    Ok(path.to_owned())
+}
+
+fn sandbox_settings(config: &config::Sandbox) -> Settings {
+    let mut settings = Settings::new(ACCOUNT);
+    settings.listen = config.listen;
+    settings.token_lifetime = config.token_lifetime;
+    settings.window = config.window;
+    settings
+}

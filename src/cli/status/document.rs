@@ -1,0 +1,109 @@
+//! The document of `/status`, as a reader of any version sees it: what is missing is left out, what is new is passed over.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Document {
+    #[serde(default)]
+    pub(super) version: String,
+    pub(super) account: String,
+    pub(super) at: Option<Timestamp>,
+    pub(super) token: Option<Token>,
+    pub(super) budget: Budget,
+    pub(super) minting: Option<u64>,
+    pub(super) next: Option<Next>,
+    #[serde(default)]
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) register: Register,
+    pub(super) parked: Option<Parked>,
+    pub(super) trouble: Option<Trouble>,
+    #[serde(default)]
+    pub(super) short_lead: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Token {
+    pub(super) generation: u64,
+    pub(super) fingerprint: String,
+    pub(super) issued_at: Timestamp,
+    pub(super) refresh_at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    #[serde(default)]
+    pub(super) suspect: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Budget {
+    pub(super) limit: u32,
+    pub(super) free: Free,
+    pub(super) slots: Vec<Slot>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Free {
+    pub(super) routine: u32,
+    pub(super) reported: u32,
+    pub(super) urgent: u32,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Slot {
+    pub(super) class: String,
+    pub(super) trigger: String,
+    pub(super) outcome: String,
+    pub(super) frees_at: Timestamp,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Next {
+    pub(super) at: Timestamp,
+    pub(super) class: String,
+    pub(super) trigger: String,
+    pub(super) waiting_for: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Attempt {
+    pub(super) class: String,
+    pub(super) trigger: String,
+    pub(super) key: u32,
+    pub(super) began_at: Timestamp,
+    pub(super) duration_seconds: f64,
+    pub(super) outcome: String,
+    pub(super) detail: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Register {
+    pub(super) kind: String,
+    pub(super) up: bool,
+    pub(super) detail: Option<String>,
+    pub(super) moved_aside: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Parked {
+    pub(super) since: Timestamp,
+    pub(super) reason: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Trouble {
+    pub(super) code: String,
+    pub(super) detail: String,
+}
+
+impl Document {
+    /// The daemon's own time, against which everything in the document is read; this machine's may differ.
+    pub(super) fn now(&self) -> Timestamp {
+        self.at.unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// True if a token can be vended at the document's time.
+    pub(super) fn has_live_token(&self) -> bool {
+        self.token
+            .as_ref()
+            .is_some_and(|token| token.expires_at > self.now())
+    }
+}

@@ -1,0 +1,226 @@
+use std::fs;
+use std::path::Path;
+
+use clap::CommandFactory;
+use tempfile::TempDir;
+
+use super::*;
+use crate::record::Record;
+
+fn bearerd(arguments: &[&str], environment: &[(&str, &str)]) -> (Exit, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut console = Console {
+        out: &mut out,
+        err: &mut err,
+        out_colour: false,
+        err_colour: false,
+        width: 100,
+    };
+    let arguments = ["bearerd"].iter().chain(arguments).map(OsString::from);
+    let pairs = environment
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let exit = run(arguments, pairs, &mut console);
+    (
+        exit,
+        String::from_utf8(out).unwrap(),
+        String::from_utf8(err).unwrap(),
+    )
+}
+
+/// A folder with keys, settings and room for a record.
+struct Desk {
+    folder: TempDir,
+    file: String,
+    state: String,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        fs::write(place("id"), "the-planted-id").unwrap();
+        fs::write(place("key"), "the-planted-key").unwrap();
+        let (file, state) = (place("bearerd.toml"), place("state"));
+        let text = format!(
+            "[upstream]\naccount = \"acct-1\"\n[[upstream.keys]]\nkey_id_file = \"{}\"\napi_key_file = \"{}\"\n\
+             [record.file]\nfolder = \"{state}\"\n",
+            place("id"),
+            place("key")
+        );
+        fs::write(&file, text).unwrap();
+        Self {
+            folder,
+            file,
+            state,
+        }
+    }
+
+    fn run(&self, command: &str, more: &[&str]) -> (Exit, String, String) {
+        let arguments = [&[command, "--config", &self.file], more].concat();
+        let (exit, out, err) = bearerd(&arguments, &[]);
+        assert!(
+            !out.contains("planted") && !err.contains("planted"),
+            "{out}{err}"
+        );
+        (exit, out, err)
+    }
+
+    fn record(&self) -> std::path::PathBuf {
+        Path::new(&self.state).join("record.json")
+    }
+}
+
+#[test]
+fn the_arguments_are_sound() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn help_and_version_are_data_and_a_wrong_flag_is_usage() {
+    let (exit, out, err) = bearerd(&["version"], &[]);
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""));
+    assert_eq!(out, concat!("bearerd ", env!("CARGO_PKG_VERSION"), "\n"));
+    for command in ["", "serve", "demo", "sandbox", "check", "init", "status"] {
+        let arguments: Vec<&str> = [command, "--help"]
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect();
+        let (exit, out, _) = bearerd(&arguments, &[]);
+        assert_eq!(exit, Exit::Done);
+        assert!(out.contains("Example") && out.contains("--config"), "{out}");
+    }
+    let (exit, out, err) = bearerd(&["check", "--acount", "x"], &[]);
+    assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
+    assert!(err.contains("--account"), "{err}");
+    assert_eq!(bearerd(&[], &[]).0, Exit::Usage);
+}
+
+#[test]
+fn every_flag_sets_a_setting_that_there_is() {
+    let all = "--http-listen a --http-listen b --admin-listen c --account d --state-folder e --log-level f --log-format g";
+    let parse = |command: &str, flags: &str| {
+        let words = ["bearerd", command].into_iter().chain(flags.split(' '));
+        Arguments::try_parse_from(words).unwrap().command
+    };
+    let Command::Serve(common) = parse("serve", all) else {
+        panic!()
+    };
+    let sandbox = "--listen a --account b --key-id-file c --api-key-file d --token-lifetime e --window f --limit g \
+                   --over-budget-status 429 --failures-count --revokes-previous";
+    let Command::Sandbox(sandbox) = parse("sandbox", sandbox) else {
+        panic!()
+    };
+    let Command::Demo(demo) = parse("demo", "--window 20s") else {
+        panic!()
+    };
+    let flags = [common.flags(), sandbox.flags(), demo.flags()].concat();
+    assert_eq!(flags.len(), 6 + 10 + 4);
+    assert_eq!(flags[1].text, "a,b");
+    for flag in flags {
+        assert!(
+            crate::config::KEYS.iter().any(|key| key.path == flag.path),
+            "{}",
+            flag.path
+        );
+    }
+}
+
+#[test]
+fn good_settings_are_printed() {
+    let desk = Desk::new();
+    let (exit, out, err) = desk.run("check", &["--http-listen", "127.0.0.1:1"]);
+    assert_eq!(exit, Exit::Done, "{err}");
+    assert!(
+        out.contains("listen = [\"127.0.0.1:1\"]") && out.contains("# flag"),
+        "{out}"
+    );
+    assert!(
+        err.contains("the settings are good; there is no record at"),
+        "{err}"
+    );
+    let (exit, out, _) = desk.run("check", &["--format", "json"]);
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(exit, Exit::Done);
+    assert_eq!(document["settings"]["budget.limit"]["value"], 10);
+    assert_eq!(document["settings"]["budget.limit"]["from"], "default");
+}
+
+#[test]
+fn wrong_settings_are_told_on_stderr() {
+    let desk = Desk::new();
+    for command in ["check", "init"] {
+        let (exit, out, err) = desk.run(command, &["--log-format", "xml", "--account", "a/b"]);
+        assert_eq!((exit, out.as_str()), (Exit::BadSettings, ""));
+        assert!(
+            err.contains("--log-format: ") && err.contains("--account: "),
+            "{err}"
+        );
+        assert_eq!(err.lines().count(), 2, "{err}");
+    }
+    let file = desk.folder.path().join("a-file");
+    fs::write(&file, "").unwrap();
+    for command in ["check", "init"] {
+        let (exit, _, err) = desk.run(command, &["--state-folder", &file.display().to_string()]);
+        assert_eq!(exit, Exit::BadSettings);
+        assert!(
+            err.contains("record.file.folder: the state folder"),
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn a_record_is_written_once_and_belongs_to_its_account() {
+    let desk = Desk::new();
+    let (exit, out, _) = desk.run("init", &[]);
+    assert_eq!(
+        (exit, out.trim_end()),
+        (Exit::Done, desk.record().to_str().unwrap())
+    );
+    let record = Record::parse(&fs::read(desk.record()).unwrap()).unwrap();
+    assert_eq!(record.account, "acct-1");
+    assert_eq!(record.lineage.len(), 32);
+
+    let (exit, out, err) = desk.run("init", &[]);
+    assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+    assert!(
+        err.contains("move the record away and run init again"),
+        "{err}"
+    );
+
+    assert_eq!(desk.run("check", &[]).0, Exit::Done);
+    let (exit, _, err) = desk.run("check", &["--account", "acct-2"]);
+    assert_eq!(exit, Exit::BadSettings);
+    assert!(err.contains("belongs to account \"acct-1\""), "{err}");
+}
+
+#[test]
+fn a_check_leaves_a_torn_record_where_it_is() {
+    let desk = Desk::new();
+    desk.run("init", &[]);
+    fs::write(desk.record(), "{").unwrap();
+    let (exit, _, err) = desk.run("check", &[]);
+    assert_eq!(exit, Exit::Done);
+    assert!(err.contains("it is not a whole record"), "{err}");
+    assert_eq!(fs::read_to_string(desk.record()).unwrap(), "{");
+
+    fs::write(desk.record(), "{\"format\": \"9.0\"}").unwrap();
+    let (exit, _, err) = desk.run("check", &[]);
+    assert_eq!(exit, Exit::BadSettings);
+    assert!(err.contains("newer format 9.0"), "{err}");
+}
+
+#[test]
+fn memory_has_no_record_to_write() {
+    let desk = Desk::new();
+    let (exit, out, err) = bearerd(
+        &["init", "--config", &desk.file],
+        &[("BEARERD_RECORD__REGISTER", "memory")],
+    );
+    assert_eq!((exit, out.as_str()), (Exit::BadSettings, ""));
+    assert!(
+        err.contains("record.register: with \"memory\" there is no record"),
+        "{err}"
+    );
+}

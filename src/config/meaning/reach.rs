@@ -1,0 +1,107 @@
+//! Where callers and operators reach the daemon.
+
+use std::net::IpAddr;
+
+use super::super::problems::is_showable;
+use super::super::raw::Written;
+use super::super::{Admin, Http};
+use crate::listener::Address;
+
+/// What callers reach: on this machine only, until there is TLS.
+pub(super) fn http(written: &mut Written) -> Http {
+    let path = "http.listen";
+    let listen = addresses(written, path);
+    if listen.is_empty() && !written.has_failed(path) {
+        written.problem(
+            path,
+            "it is empty, and nobody could get the token; expected at least one address",
+        );
+    }
+    for address in listen.iter().filter(|address| !address.is_local()) {
+        let text = format!(
+            "{address} can be reached from other machines, and would give them the token; until TLS exists it must be a loopback \
+             address (127.0.0.1:7290, [::1]:7290) or a socket (unix:/run/bearerd/http.sock)"
+        );
+        written.problem(path, text);
+    }
+    Http {
+        listen,
+        hosts: hosts(written, "http.hosts"),
+    }
+}
+
+/// What operators reach; it never shows a token, so it may listen anywhere.
+pub(super) fn admin(written: &mut Written) -> Option<Admin> {
+    Some(Admin {
+        listen: addresses(written, "admin.listen"),
+        hosts: hosts(written, "admin.hosts"),
+        startup_grace: written.length("admin.startup_grace")?,
+    })
+}
+
+/// Each listener has its own address.
+pub(super) fn apart(written: &mut Written, http: &Http, admin: &Option<Admin>) {
+    let admin = admin.iter().flat_map(|admin| &admin.listen);
+    let named: Vec<(&str, &Address)> = (http.listen.iter().map(|address| ("http.listen", address)))
+        .chain(admin.map(|address| ("admin.listen", address)))
+        .collect();
+    for (index, (path, address)) in named.iter().enumerate() {
+        let text = address.to_string();
+        // Port 0 is another one each time.
+        if text.ends_with(":0") && !text.starts_with("unix:") {
+            continue;
+        }
+        if let Some((other, _)) = named[..index]
+            .iter()
+            .find(|(_, earlier)| earlier == address)
+        {
+            let problem = match other == path {
+                true => format!("{address} is there twice; name it once"),
+                false => {
+                    format!("{address} is taken by {other}; give each listener its own address")
+                }
+            };
+            written.problem(path, problem);
+        }
+    }
+}
+
+fn addresses(written: &mut Written, path: &str) -> Vec<Address> {
+    let mut addresses = Vec::new();
+    for (index, text) in written.list(path).iter().enumerate() {
+        match text.parse::<Address>() {
+            Ok(address) => addresses.push(address),
+            Err(error) if is_showable(text) || text.starts_with("unix:") => {
+                written.problem(path, format!("item {}: {error}", index + 1));
+            }
+            Err(_) => {
+                written.problem(
+                    path,
+                    format!(
+                        "item {} is no address; expected host:port or unix:/path",
+                        index + 1
+                    ),
+                );
+            }
+        }
+    }
+    addresses
+}
+
+fn hosts(written: &mut Written, path: &str) -> Vec<String> {
+    let hosts = written.list(path);
+    let allowed = |host: &str| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let named = !host.is_empty() && host.len() <= 253 && host.bytes().all(plain);
+        named || bare.parse::<IpAddr>().is_ok()
+    };
+    for (index, _) in hosts.iter().enumerate().filter(|(_, host)| !allowed(host)) {
+        let text = format!(
+            "item {} is no host name; expected a name or an IP address, without scheme or port, such as bearerd.internal",
+            index + 1
+        );
+        written.problem(path, text);
+    }
+    hosts
+}

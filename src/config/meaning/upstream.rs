@@ -1,0 +1,244 @@
+//! The account, its keys, and where its tokens are asked for.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+
+use super::super::raw::Written;
+use crate::issuer::{KeyError, KeyFiles, truecaller};
+use crate::record::Rules;
+
+/// Truecaller gives an account at most five keys.
+const MOST_PAIRS: usize = 5;
+
+const BASE_URL: &str = "upstream.base_url";
+const MINT_PATH: &str = "upstream.mint_path";
+
+/// An account enters a path and file texts, so it holds nothing that means something there.
+pub(super) fn account(written: &mut Written, path: &str) -> Option<String> {
+    if written.has_failed(path) {
+        return None;
+    }
+    let Some(account) = written.text(path) else {
+        written.problem(
+            path,
+            "it is missing; set the clientAccountId that Truecaller gave you",
+        );
+        return None;
+    };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let wrong = if account.len() > 128 {
+        Some("it is longer than 128 characters".to_owned())
+    } else if account.bytes().all(|byte| byte == b'.') {
+        Some("it is made of dots".to_owned())
+    } else {
+        let at = account.chars().position(|c| !allowed(c));
+        at.map(|at| format!("character {} is not allowed", at + 1))
+    };
+    match wrong {
+        Some(wrong) => {
+            written.problem(
+                path,
+                format!("{wrong}; expected letters, digits, '-', '_' and '.'"),
+            );
+            None
+        }
+        None => Some(account),
+    }
+}
+
+/// The pairs of key files, each read once.
+pub(super) fn keys(written: &mut Written, warnings: &mut Vec<String>) -> Option<KeyFiles> {
+    let indexes = written.key_indexes();
+    if written.has_failed("upstream.keys") {
+        return None;
+    }
+    if indexes.is_empty() {
+        let text = "there is none; add [[upstream.keys]] with key_id_file and api_key_file, or set \
+                    BEARERD_UPSTREAM__KEYS__0__KEY_ID_FILE and BEARERD_UPSTREAM__KEYS__0__API_KEY_FILE";
+        written.problem("upstream.keys", text);
+        return None;
+    }
+    if indexes.len() > MOST_PAIRS
+        || indexes
+            .last()
+            .is_some_and(|last| *last as usize >= MOST_PAIRS)
+    {
+        let text = format!(
+            "Truecaller gives an account at most {MOST_PAIRS} keys; keep the pairs 0 to {}",
+            MOST_PAIRS - 1
+        );
+        written.problem("upstream.keys", text);
+        return None;
+    }
+    let mut pairs = Vec::new();
+    // Up to the last one that was written: a gap has its own problem.
+    for index in 0..=indexes.last().copied().unwrap_or(0) {
+        let id = key_file(
+            written,
+            &format!("upstream.keys.{index}.key_id_file"),
+            warnings,
+        );
+        let key = key_file(
+            written,
+            &format!("upstream.keys.{index}.api_key_file"),
+            warnings,
+        );
+        pairs.push(id.zip(key));
+    }
+    let pairs: Option<Vec<_>> = pairs.into_iter().collect();
+    Some(KeyFiles { pairs: pairs? })
+}
+
+/// A path that is written, and a file there that holds a key.
+fn key_file(written: &mut Written, path: &str, warnings: &mut Vec<String>) -> Option<PathBuf> {
+    if written.entry(path).is_none() && !written.has_failed(path) {
+        written.problem(
+            path,
+            "it is missing; each pair names two files, key_id_file and api_key_file",
+        );
+    }
+    let file = file_path(written, path)?;
+    let alone = KeyFiles {
+        pairs: vec![(file.clone(), file.clone())],
+    };
+    if let Err(error) = alone.read() {
+        written.problem(path, told(&error));
+        return None;
+    }
+    if let Some(mode) = wide_mode(&file) {
+        let text = format!(
+            "{} can be read by others than its owner (mode {mode:04o}); chmod 600, or mount the Secret with defaultMode 0400",
+            file.display()
+        );
+        if written.flag("upstream.strict_permissions") {
+            written.problem(path, text);
+            return None;
+        }
+        warnings.push(format!("{path}: {text}"));
+    }
+    Some(file)
+}
+
+fn told(error: &KeyError) -> String {
+    let mend = match error {
+        KeyError::Unreadable { .. } => "; mount it there, or name another file",
+        KeyError::NotAKey { .. } => "; write only the key into it",
+        KeyError::None => "",
+    };
+    format!("{error}{mend}")
+}
+
+/// Somebody may write a key instead of a file's path, so only what can be nothing but a path is ever repeated.
+pub(super) fn file_path(written: &mut Written, path: &str) -> Option<PathBuf> {
+    let text = written.text(path)?;
+    if ["/", "./", "../"]
+        .iter()
+        .any(|start| text.starts_with(start))
+    {
+        return Some(PathBuf::from(text));
+    }
+    if !written.has_failed(path) {
+        let text = "not a path (it is not shown, in case it is the key itself); expected the path of a file that holds the key, \
+                    beginning with / or ./";
+        written.problem(path, text);
+    }
+    None
+}
+
+/// The file's mode, if it lets in more than its owner. Links are followed: Secret volumes are made of them.
+fn wide_mode(file: &Path) -> Option<u32> {
+    let mode = fs::metadata(file).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+/// The mint call, if everything that makes it is right.
+pub(super) fn issuer(
+    written: &mut Written,
+    account: Option<&str>,
+    rules: Option<&Rules>,
+) -> Option<truecaller::Settings> {
+    let base = base_url(written);
+    let path = mint_path(written);
+    let (base, path, account, rules) = (base?, path?, account?, rules?);
+    let whole = format!(
+        "{}{}",
+        base.as_str().trim_end_matches('/'),
+        path.replace("{account}", account)
+    );
+    let Ok(mint_url) = Url::parse(&whole) else {
+        written.problem(MINT_PATH, "it gives no URL together with upstream.base_url");
+        return None;
+    };
+    Some(truecaller::Settings {
+        mint_url,
+        timeout: rules.timeout,
+        lifetime: rules.lifetime,
+    })
+}
+
+fn base_url(written: &mut Written) -> Option<Url> {
+    if written.has_failed(BASE_URL) {
+        return None;
+    }
+    let url = Url::parse(&written.text(BASE_URL)?)
+        .ok()
+        .filter(Url::has_host);
+    let Some(url) = url else {
+        written.problem(
+            BASE_URL,
+            "not a URL; expected such as https://enterprise-portal-noneu.truecaller.com",
+        );
+        return None;
+    };
+    let local = |host: &str| {
+        let address = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    };
+    let wrong = if !url.username().is_empty() || url.password().is_some() {
+        "it holds a user or password; remove them, since keys come from files"
+    } else if url.query().is_some() || url.fragment().is_some() {
+        "it holds a query or a fragment; remove it"
+    } else {
+        match url.scheme() {
+            "https" => return Some(url),
+            "http" if url.host_str().is_some_and(local) => return Some(url),
+            "http" => {
+                "http:// would show the keys to the network; use https://, or a loopback address"
+            }
+            _ => "its scheme is not https (or http to a loopback address)",
+        }
+    };
+    written.problem(BASE_URL, wrong);
+    None
+}
+
+fn mint_path(written: &mut Written) -> Option<String> {
+    if written.has_failed(MINT_PATH) {
+        return None;
+    }
+    let path = written.text(MINT_PATH)?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
+    let wrong = if !path.starts_with('/') {
+        "it does not begin with /"
+    } else if path.matches("{account}").count() > 1 {
+        "it names {account} more than once"
+    } else if !path.replacen("{account}", "", 1).bytes().all(allowed) {
+        "it holds other characters than letters, digits and / - _ . ~ (and {account} once)"
+    } else if path.split('/').any(|part| part == "." || part == "..") {
+        "it holds . or .. as a part"
+    } else {
+        return Some(path);
+    };
+    written.problem(
+        MINT_PATH,
+        format!("{wrong}; expected such as /clients/{{account}}/token"),
+    );
+    None
+}

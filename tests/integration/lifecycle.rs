@@ -1,0 +1,127 @@
+//! How a daemon ends.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{Daemon, Scale, World};
+
+/// A report whose last byte has not been sent yet.
+async fn half_a_report(daemon: &Daemon) -> TcpStream {
+    let mut stream = TcpStream::connect(&daemon.http).await.unwrap();
+    let head = format!(
+        "POST /v1/token/rejected HTTP/1.1\r\nHost: {}\r\nX-Bearerd-Request: true\r\nContent-Type: application/json\r\nContent-Length: 31\r\n\r\n",
+        daemon.http
+    );
+    stream
+        .write_all(format!("{head}{{\"generation\": 1, \"status\": 40").as_bytes())
+        .await
+        .unwrap();
+    // An answer on another connection: by then the daemon has taken this one.
+    daemon.token().await;
+    stream
+}
+
+async fn all(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_before_the_end() {
+    let world = World::new(Scale::still()).await;
+    let daemon = world.start().await;
+    daemon.first_token().await;
+    let mut report = half_a_report(&daemon).await;
+    daemon.signal(Signal::TERM);
+    daemon.until_draining().await;
+    assert_eq!(
+        daemon.ask_admin("/livez").await.status,
+        200,
+        "alive until the end"
+    );
+    report.write_all(b"1}").await.unwrap();
+    let answer = all(report).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 202 ") && answer.contains("stale_generation"),
+        "{answer}"
+    );
+    assert!(daemon.ended().await.success());
+    world.finish();
+}
+
+#[tokio::test]
+async fn those_who_wait_are_answered_at_once_on_drain() {
+    let world = World::new(Scale::still()).await;
+    let daemon = world.start().await;
+    let token = daemon.first_token().await;
+    let seen = [
+        ("prefer", "wait=60"),
+        ("if-none-match", token.header("etag")),
+    ];
+    let waiting = async {
+        let reply = daemon.get("/v1/token", &seen).await;
+        assert_eq!(reply.status, 304);
+    };
+    let ending = async {
+        daemon
+            .until_metric("bearerd_watchers{transport=\"http\"}", 1.0)
+            .await;
+        daemon.signal(Signal::INT);
+    };
+    tokio::join!(waiting, ending);
+    assert!(daemon.ended().await.success());
+    world.finish();
+}
+
+#[tokio::test]
+async fn a_second_signal_does_not_wait() {
+    let world = World::new(Scale::still()).await;
+    let daemon = world.start().await;
+    daemon.first_token().await;
+    let report = half_a_report(&daemon).await;
+    daemon.signal(Signal::TERM);
+    daemon.until_draining().await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(1));
+    drop(report);
+    world.finish();
+}
+
+#[tokio::test]
+async fn the_drain_has_a_deadline() {
+    let mut world = World::new(Scale::still()).await;
+    world.settings("[shutdown]\ndeadline = \"300ms\"");
+    let daemon = world.start().await;
+    daemon.first_token().await;
+    let report = half_a_report(&daemon).await;
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().await.success());
+    drop(report);
+    world.finish();
+}
+
+#[tokio::test]
+async fn a_mint_under_way_is_settled_before_the_end() {
+    let world = World::new(Scale {
+        timeout: Duration::from_secs(20),
+        ..Scale::still()
+    })
+    .await;
+    let gate = world.sandbox.hold_mints();
+    let daemon = world.start().await;
+    gate.reached(1).await;
+    daemon.signal(Signal::TERM);
+    daemon.until_draining().await;
+    gate.open();
+    assert!(daemon.ended().await.success());
+    let successor = world.start().await;
+    let token = successor.first_token().await.access_token();
+    assert_eq!(world.sandbox.spend(&token).status(), 200);
+    assert_eq!(world.sandbox.mints(), 1, "the slot was not wasted");
+    assert!(successor.stop().await.success());
+    world.finish();
+}

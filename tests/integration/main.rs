@@ -1,0 +1,17 @@
+//! The daemon as its users meet it: the real binary, real sockets, a sandbox for an issuer.
+//!
+//! Nothing here knows how the daemon works inside. Every test ends by scanning all that was captured for secrets.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test says that it failed by panicking"
+)]
+
+mod harness;
+mod house;
+mod kills;
+mod lifecycle;
+mod outage;
+mod rotation;
+mod shared_folder;
+mod vending;

@@ -1,0 +1,77 @@
+//! The upstream is gone for longer than the lead, and comes back.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use crate::harness::{PATIENCE, Scale, World};
+
+#[tokio::test]
+async fn reads_go_on_to_the_true_end_then_say_why_then_recover() {
+    let mut world = World::new(Scale::brisk()).await;
+    let daemon = world.start().await;
+    let token = daemon.first_token().await;
+    let expires_at: Timestamp = token.json()["expires_at"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    world.stop_sandbox().await;
+
+    let unavailable = loop {
+        let asked_at = Timestamp::now();
+        let reply = daemon.token().await;
+        if reply.status == 503 {
+            assert!(
+                Timestamp::now() >= expires_at,
+                "the token was withheld before its end"
+            );
+            break reply;
+        }
+        assert!(asked_at < expires_at, "an expired token was vended");
+        assert_eq!(reply.access_token(), token.access_token());
+        sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(unavailable.problem(), "expired");
+    assert!(unavailable.header("retry-after").parse::<u64>().unwrap() >= 1);
+    let detail = unavailable.json()["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.contains("not_sent") && detail.contains("next attempt"),
+        "{detail}"
+    );
+    let ready = daemon.ask_admin("/readyz?verbose").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text.contains("expired"), "{}", ready.text);
+    assert_eq!(
+        daemon.ask_admin("/livez").await.status,
+        200,
+        "liveness never depends on the upstream"
+    );
+    assert!(
+        daemon
+            .metric("bearerd_refresh_attempts_total{class=\"urgent\",outcome=\"not_sent\"}")
+            .await
+            > 0.0
+    );
+    assert_eq!(
+        world.sandbox.mints(),
+        1,
+        "what was never sent costs nothing"
+    );
+
+    world.start_sandbox().await;
+    let back = Instant::now();
+    let recovered = daemon.get("/v1/token", &[("prefer", "wait=30")]).await;
+    assert_eq!(recovered.status, 200);
+    assert!(
+        back.elapsed() < PATIENCE / 3,
+        "recovery took {:?}",
+        back.elapsed()
+    );
+    assert_eq!(world.sandbox.spend(&recovered.access_token()).status(), 200);
+    assert_eq!(world.sandbox.mints(), 2);
+    assert_eq!(daemon.ask_admin("/readyz").await.status, 200);
+    assert!(daemon.stop().await.success());
+    world.finish();
+}
