@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "app",
             "config",
+            "issuer",
             "sandbox",
             "lifecycle",
             "telemetry",
@@ -27,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "admin",
             "api",
+            "caller",
             "config",
             "issuer",
             "keeper",

@@ -12,7 +12,7 @@ use crate::harness::{Daemon, Scale, World};
 async fn half_a_report(daemon: &Daemon) -> TcpStream {
     let mut stream = TcpStream::connect(&daemon.http).await.unwrap();
     let head = format!(
-        "POST /v1/token/rejected HTTP/1.1\r\nHost: {}\r\nX-Bearerd-Request: true\r\nContent-Type: application/json\r\nContent-Length: 31\r\n\r\n",
+        "POST /v1/token/rejected HTTP/1.1\r\nHost: {}\r\nX-Bearerd-Request: true\r\nContent-Type: application/json\r\nContent-Length: 32\r\n\r\n",
         daemon.http
     );
     stream
