@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use rustix::process::DumpableBehavior;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
@@ -96,6 +97,12 @@ async fn drain(stages: &mut [Stage]) {
         stage.drain.cancel();
         while stage.ended().await.is_some() {}
     }
+}
+
+/// Lets no core file be written of this process, and no other process of the same user look into it: both would show secrets.
+pub fn hide_memory() -> std::io::Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 /// The signals that end a process.

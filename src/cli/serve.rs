@@ -8,13 +8,18 @@ use tracing::{error, info, warn};
 use super::{Console, Exit};
 use crate::app::App;
 use crate::config::{self, Config, Sources};
-use crate::lifecycle::Signals;
+use crate::lifecycle::{self, Signals};
 use crate::telemetry;
 
 /// What a write to the disk that is under way may still take once everything else has ended.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
+    if let Err(error) = lifecycle::hide_memory() {
+        return console.fail(&format!(
+            "the process's memory cannot be kept from core files: {error}"
+        ));
+    }
     let config = match config::read(sources) {
         Ok(reading) => reading.config,
         Err(problems) => return console.tell_problems(&problems),

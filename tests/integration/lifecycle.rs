@@ -125,3 +125,21 @@ async fn a_mint_under_way_is_settled_before_the_end() {
     assert!(successor.stop().await.success());
     world.finish();
 }
+
+#[tokio::test]
+async fn an_abort_leaves_no_core() {
+    let world = World::new(Scale::still()).await;
+    let cores = world.path("cores");
+    std::fs::create_dir(&cores).unwrap();
+    let settings = world.write("core.toml", &world.toml(&world.state(), "core"));
+    let daemon = Daemon::start_where_cores_fall(&cores, &settings, &world.captured).await;
+    daemon.first_token().await;
+    daemon.signal(Signal::ABORT);
+    assert!(!daemon.ended().await.success());
+    assert_eq!(
+        std::fs::read_dir(&cores).unwrap().count(),
+        0,
+        "a core file was left"
+    );
+    world.finish();
+}

@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     reason = "a test says that it failed by panicking"
 )]
+#![allow(unreachable_pub, reason = "nothing outside can reach a test")]
 
 mod harness;
 mod house;

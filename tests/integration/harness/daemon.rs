@@ -84,6 +84,25 @@ impl Daemon {
         Self::spawn(command, captured).await
     }
 
+    /// Starts a daemon in a folder where the system would leave a core file.
+    pub async fn start_where_cores_fall(
+        folder: &Path,
+        settings: &Path,
+        captured: &Captured,
+    ) -> Self {
+        let script = format!(
+            "ulimit -c unlimited; exec {} serve --config {}",
+            env!("CARGO_BIN_EXE_bearerd"),
+            settings.display()
+        );
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &script])
+            .env_clear()
+            .current_dir(folder);
+        Self::spawn(command, captured).await
+    }
+
     async fn spawn(mut command: Command, captured: &Captured) -> Self {
         let mut child = command
             .stdin(Stdio::null())
