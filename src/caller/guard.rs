@@ -6,6 +6,7 @@
 //! `Host` is what remains of a name that was re-bound to this machine.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use hyper::{HeaderMap, Request, Uri};
 
@@ -109,39 +110,45 @@ fn check_parts(uri: &Uri, headers: &HeaderMap, peer: Peer, rules: &Rules) -> Res
 
 /// True if a `Host` names this machine or one of the rules' hosts, with any port or none.
 fn is_known(host: &[u8], rules: &Rules) -> bool {
-    let Ok(host) = std::str::from_utf8(host) else {
-        return false;
-    };
-    let (name, rest, bracketed) = match host.strip_prefix('[') {
-        Some(inner) => match inner.split_once(']') {
-            Some((name, rest)) => (name, rest, true),
+    let (name, rest, bracketed) = match host {
+        [b'[', inner @ ..] => match inner.iter().position(|&byte| byte == b']') {
+            Some(end) => (&inner[..end], &inner[end + 1..], true),
             None => return false,
         },
-        None => {
-            let end = host.find(':').unwrap_or(host.len());
-            (&host[..end], &host[end..], false)
+        _ => {
+            let end = host.iter().position(|&byte| byte == b':');
+            let (name, rest) = host.split_at(end.unwrap_or(host.len()));
+            (name, rest, false)
         }
     };
-    if !is_port(rest) {
-        return false;
-    }
-    let local = if bracketed {
-        name.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback())
+    is_port(rest)
+        && (is_local(name, bracketed)
+            || rules
+                .hosts
+                .iter()
+                .any(|it| it.as_bytes().eq_ignore_ascii_case(name)))
+}
+
+fn is_local(name: &[u8], bracketed: bool) -> bool {
+    if bracketed {
+        parsed::<Ipv6Addr>(name).is_some_and(|ip| ip.is_loopback())
     } else {
-        name.eq_ignore_ascii_case("localhost")
-            || name == "127.0.0.1"
-            || (name.starts_with("127.") && name.parse::<Ipv4Addr>().is_ok())
-    };
-    local || rules.hosts.iter().any(|it| it.eq_ignore_ascii_case(name))
+        name == b"127.0.0.1"
+            || name.eq_ignore_ascii_case(b"localhost")
+            || (name.starts_with(b"127.") && parsed::<Ipv4Addr>(name).is_some())
+    }
+}
+
+fn parsed<T: FromStr>(name: &[u8]) -> Option<T> {
+    std::str::from_utf8(name).ok()?.parse().ok()
 }
 
 /// True for nothing, and for a colon and a port.
-fn is_port(rest: &str) -> bool {
-    match rest.strip_prefix(':') {
-        None => rest.is_empty(),
-        Some(port) => {
-            (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit())
-        }
+fn is_port(rest: &[u8]) -> bool {
+    match rest {
+        [] => true,
+        [b':', port @ ..] => (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit),
+        _ => false,
     }
 }
 

@@ -11,6 +11,8 @@ use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
+use super::serve::Closing;
+
 /// Every answer is one piece.
 pub type Body = Full<Bytes>;
 
@@ -58,9 +60,14 @@ pub(super) enum Answering {
 }
 
 impl Answering {
-    pub(super) fn new(answer: Answer, drain: &CancellationToken) -> Self {
+    pub(super) fn new(answer: Answer, closing: &Closing, drain: &CancellationToken) -> Self {
         match answer {
-            Answer::Now(response) => Self::Now(Some(closing(response, drain))),
+            Answer::Now(mut response) => {
+                if closing.has_begun() {
+                    say_close(&mut response);
+                }
+                Self::Now(Some(response))
+            }
             Answer::Later(answer) => Self::Later(answer, drain.clone()),
         }
     }
@@ -74,19 +81,18 @@ impl Future for Answering {
             Self::Now(response) => {
                 Poll::Ready(Ok(response.take().expect("an answer is taken once")))
             }
-            Self::Later(answer, drain) => answer
-                .as_mut()
-                .poll(cx)
-                .map(|response| Ok(closing(response, drain))),
+            Self::Later(answer, drain) => answer.as_mut().poll(cx).map(|mut response| {
+                if drain.is_cancelled() {
+                    say_close(&mut response);
+                }
+                Ok(response)
+            }),
         }
     }
 }
 
-fn closing(mut response: Response<Body>, drain: &CancellationToken) -> Response<Body> {
-    if drain.is_cancelled() {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+fn say_close(response: &mut Response<Body>) {
     response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
 }

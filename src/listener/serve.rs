@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -54,6 +56,7 @@ pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: Cancel
         builder: builder(),
         service,
         drain,
+        closing: Arc::default(),
     };
     let mut failures = 0;
     loop {
@@ -85,6 +88,7 @@ pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: Cancel
         }
     }
     listener.hide();
+    server.closing.begin();
     for (socket, peer) in waiting(&listener).await {
         connections.spawn(server.connection(socket, peer));
     }
@@ -120,27 +124,58 @@ struct Server<S> {
     builder: http1::Builder,
     service: S,
     drain: CancellationToken,
+    closing: Arc<Closing>,
+}
+
+/// The listener has begun to drain. The token wakes its connections; the flag is what each request can afford to look at.
+#[derive(Default)]
+pub(super) struct Closing {
+    begun: AtomicBool,
+    token: CancellationToken,
+}
+
+impl Closing {
+    fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
 }
 
 impl<S: Service> Server<S> {
     /// One connection, from its first request to its end.
     fn connection(&self, socket: Socket, peer: Peer) -> impl Future<Output = ()> + Send + 'static {
-        let drain = self.drain.clone();
+        let closing = Arc::clone(&self.closing);
         let service = Bound {
             service: self.service.clone(),
             connection: Connection {
                 peer,
                 drain: self.drain.clone(),
             },
+            closing: Arc::clone(&self.closing),
         };
         let connection = self.builder.serve_connection(TokioIo::new(socket), service);
         async move {
             let mut connection = pin!(connection);
-            // How a connection ends is its caller's business: there is nobody left to tell.
-            tokio::select! {
-                biased;
-                _ = connection.as_mut() => return,
-                () = drain.cancelled() => {}
+            let mut told = pin!(closing.token.cancelled());
+            let mut listens = false;
+            let ended = poll_fn(|cx| {
+                // How a connection ends is its caller's business: there is nobody left to tell.
+                if connection.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(true);
+                }
+                // A task's waker stays the same, so it is left with the token once and not at every request.
+                if closing.has_begun() || (!listens && told.as_mut().poll(cx).is_ready()) {
+                    return Poll::Ready(false);
+                }
+                listens = true;
+                Poll::Pending
+            });
+            if ended.await {
+                return;
             }
             // One more turn, in which the driver looks at the socket: a request that came before the drain is answered.
             tokio::select! {
@@ -158,6 +193,7 @@ impl<S: Service> Server<S> {
 struct Bound<S> {
     service: S,
     connection: Connection,
+    closing: Arc<Closing>,
 }
 
 impl<S: Service> hyper::service::Service<Request<Incoming>> for Bound<S> {
@@ -167,7 +203,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Bound<S> {
 
     fn call(&self, request: Request<Incoming>) -> Answering {
         let answer = self.service.answer(request, &self.connection);
-        Answering::new(answer, &self.connection.drain)
+        Answering::new(answer, &self.closing, &self.connection.drain)
     }
 }
 

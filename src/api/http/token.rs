@@ -46,6 +46,29 @@ impl Found {
     }
 }
 
+/// Which of the headers that matter are there: one look at the few names is cheaper than asking the map for each.
+#[derive(Default)]
+struct Special {
+    accept: bool,
+    if_none_match: bool,
+    prefer: bool,
+}
+
+impl Special {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut special = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "accept" => special.accept = true,
+                "if-none-match" => special.if_none_match = true,
+                "prefer" => special.prefer = true,
+                _ => {}
+            }
+        }
+        special
+    }
+}
+
 /// Counts a caller among those who wait, for as long as it does.
 struct Watcher(IntGauge);
 
@@ -64,12 +87,20 @@ impl Drop for Watcher {
 
 impl Room {
     pub(super) fn token(self: &Arc<Self>, headers: &HeaderMap, connection: &Connection) -> Answer {
-        let Some(form) = form(headers) else {
+        let special = Special::of(headers);
+        let form = if special.accept {
+            form(headers)
+        } else {
+            Some(Form::Json)
+        };
+        let Some(form) = form else {
             return self
                 .failed(&Failure::NotAcceptable, Outcome::NotAcceptable)
                 .into();
         };
-        if let Some(wait) = Wait::of(headers) {
+        if special.prefer
+            && let Some(wait) = Wait::of(headers)
+        {
             let (room, drain) = (Arc::clone(self), connection.drain.clone());
             let tags = Tags::of(headers);
             return Answer::later(async move {
@@ -85,7 +116,9 @@ impl Room {
             });
         }
         let now = self.clock.now();
-        let found = Found::new(self.vend.current(now), |tag| names(headers, tag));
+        let found = Found::new(self.vend.current(now), |tag| {
+            special.if_none_match && names(headers, tag)
+        });
         self.answer_with(found, form, now).into()
     }
 
