@@ -47,7 +47,7 @@ async fn record_shows<T: PartialEq>(path: &Path, what: impl Fn(&Value) -> Option
         if now.is_some() && now != at_first {
             return;
         }
-        sleep(Duration::from_micros(200)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -73,13 +73,14 @@ async fn live_until(moment: Moment, gate: &Gate, world: &World, dice: &mut fastr
 }
 
 #[tokio::test]
-async fn a_hundred_and_twenty_kills_never_cost_an_eleventh_mint() {
+async fn a_hundred_and_twenty_kills_never_cost_a_mint_too_many() {
     let scale = Scale {
         lifetime: Duration::from_millis(2_400),
         window: Duration::from_millis(1_200),
         in_flight: Duration::from_millis(300),
         timeout: Duration::from_millis(140),
-        limit: 10,
+        // So few that the budget stands in the way again and again.
+        limit: 4,
     };
     let world = World::quiet(scale).await;
     let seed = fastrand::u64(..);
@@ -100,12 +101,16 @@ async fn a_hundred_and_twenty_kills_never_cost_an_eleventh_mint() {
         world.sandbox.mints()
     );
     assert!(
-        came.iter().all(|times| *times >= 3),
+        came.iter().all(|times| *times >= 2),
         "{MOMENTS:?} came only {came:?} times"
     );
     let worst = world.sandbox.worst_window_of_arrivals();
     println!("worst window: {worst}");
-    assert!(worst <= 10);
+    assert!(worst <= 4);
+    assert!(
+        worst >= 2,
+        "the budget was never strained, so this shows nothing"
+    );
     // After all of this a daemon that is left alone recovers by itself.
     let daemon = world.start().await;
     let token = daemon.first_token().await.access_token();
