@@ -52,12 +52,12 @@ pub trait Service: Clone + Send + Sync + 'static {
 /// it cuts the connections that are left.
 pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: CancellationToken) {
     let mut connections = JoinSet::new();
-    let server = Server {
+    let server = Arc::new(Server {
         builder: builder(),
         service,
         drain,
         closing: Arc::default(),
-    };
+    });
     let mut failures = 0;
     loop {
         let accepted = tokio::select! {
@@ -74,7 +74,7 @@ pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: Cancel
                     tracing::info!(address = %listener.local_address(), failures, "accepting again");
                     failures = 0;
                 }
-                connections.spawn(server.connection(socket, peer));
+                connections.spawn(Arc::clone(&server).connection(socket, peer));
             }
             Err(error) if is_the_connections_own(&error) => {}
             Err(error) => {
@@ -90,7 +90,7 @@ pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: Cancel
     listener.hide();
     server.closing.begin();
     for (socket, peer) in waiting(&listener).await {
-        connections.spawn(server.connection(socket, peer));
+        connections.spawn(Arc::clone(&server).connection(socket, peer));
     }
     drop(listener);
     while let Some(ended) = connections.join_next().await {
@@ -146,10 +146,10 @@ impl Closing {
 }
 
 impl<S: Service> Server<S> {
-    /// One connection, from its first request to its end.
-    fn connection(&self, socket: Socket, peer: Peer) -> impl Future<Output = ()> + Send + 'static {
-        let closing = Arc::clone(&self.closing);
-        let service = Bound {
+    /// One connection, from its first request to its end. What hyper keeps for it is made inside, so that the task holds it once.
+    async fn connection(self: Arc<Self>, socket: Socket, peer: Peer) {
+        let closing = &*self.closing;
+        let bound = Bound {
             service: self.service.clone(),
             connection: Connection {
                 peer,
@@ -157,35 +157,32 @@ impl<S: Service> Server<S> {
             },
             closing: Arc::clone(&self.closing),
         };
-        let connection = self.builder.serve_connection(TokioIo::new(socket), service);
-        async move {
-            let mut connection = pin!(connection);
-            let mut told = pin!(closing.token.cancelled());
-            let mut listens = false;
-            let ended = poll_fn(|cx| {
-                // How a connection ends is its caller's business: there is nobody left to tell.
-                if connection.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(true);
-                }
-                // A task's waker stays the same, so it is left with the token once and not at every request.
-                if closing.has_begun() || (!listens && told.as_mut().poll(cx).is_ready()) {
-                    return Poll::Ready(false);
-                }
-                listens = true;
-                Poll::Pending
-            });
-            if ended.await {
-                return;
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
+        let mut told = pin!(closing.token.cancelled());
+        let mut listens = false;
+        let ended = poll_fn(|cx| {
+            // How a connection ends is its caller's business: there is nobody left to tell.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(true);
             }
-            // One more turn, in which the driver looks at the socket: a request that came before the drain is answered.
-            tokio::select! {
-                biased;
-                _ = connection.as_mut() => return,
-                () = yield_now() => {}
+            // A task's waker stays the same, so it is left with the token once and not at every request.
+            if closing.has_begun() || (!listens && told.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(false);
             }
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            listens = true;
+            Poll::Pending
+        });
+        if ended.await {
+            return;
         }
+        // One more turn, in which the driver looks at the socket: a request that came before the drain is answered.
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = yield_now() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
     }
 }
 

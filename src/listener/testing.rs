@@ -54,6 +54,17 @@ pub(crate) fn metric(registry: &Registry, line: &str) -> f64 {
         .unwrap_or(0.0)
 }
 
+/// Lets everybody else go on until it is so.
+pub(crate) async fn until(so: impl Fn() -> bool) {
+    for _ in 0..1_000_000 {
+        if so() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it never came to be so");
+}
+
 trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 

@@ -1,4 +1,4 @@
-use super::testing::{Client, request};
+use super::testing::{Client, request, until};
 use super::*;
 
 use std::sync::Arc;
@@ -237,9 +237,7 @@ async fn nobody_finds_the_listener_once_it_drains() {
     slow.send(&request("GET /slow", "")).await;
     house.echo.waiting.acquire().await.unwrap().forget();
     house.drain.cancel();
-    while path.exists() {
-        tokio::task::yield_now().await;
-    }
+    until(|| !path.exists()).await;
     let successor = Listener::bind(&address).await.unwrap();
     house.echo.permits.add_permits(1);
     assert_eq!(slow.reply().await.status, 200);
@@ -266,9 +264,7 @@ async fn a_hung_up_caller_frees_what_waited_for_it() {
     house.echo.waiting.acquire().await.unwrap().forget();
     let permits = Arc::strong_count(&house.echo.permits);
     drop(slow);
-    while Arc::strong_count(&house.echo.permits) >= permits {
-        tokio::task::yield_now().await;
-    }
+    until(|| Arc::strong_count(&house.echo.permits) < permits).await;
 }
 
 #[tokio::test]

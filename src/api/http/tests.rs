@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::clock::Stamp;
-use crate::listener::testing::{Client, HandClock, Reply, at, metric, request};
+use crate::listener::testing::{Client, HandClock, Reply, at, metric, request, until};
 use crate::listener::{Address, Body, Peer};
 use crate::token::{Generation, Secret, Token};
 use crate::vend::status::NextStatus;
@@ -123,9 +123,7 @@ impl House {
     }
 
     async fn watched_by(&self, number: f64) {
-        while (self.watchers() - number).abs() > 0.5 {
-            tokio::task::yield_now().await;
-        }
+        until(|| (self.watchers() - number).abs() < 0.5).await;
     }
 
     /// A keeper that says the same to every report, and sends on what was reported.
