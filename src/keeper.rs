@@ -80,6 +80,8 @@ struct Seen {
     version: Option<Version>,
     /// The record differs from what the register holds, and is to be written.
     dirty: bool,
+    /// It holds what the register has lost; until it is written, whatever is found there lacks it.
+    owed: bool,
 }
 
 /// The keeper of one account's token.
@@ -162,7 +164,7 @@ impl Keeper {
                 End::Minted {
                     token, publish_by, ..
                 },
-            ) if self.is_news(token) => Some(*publish_by),
+            ) if self.is_news(token) && !token.expired(now) => Some(*publish_by),
             _ => None,
         };
         let idle = self.busy.is_none() && matches!(self.phase, Phase::Idle);
@@ -209,7 +211,7 @@ impl Keeper {
         if let Phase::Settling(_, End::Minted { publish_by, .. }) = &self.phase
             && *publish_by <= now.boot
         {
-            self.publish(outputs);
+            self.publish(now, outputs);
         }
         if self.busy.is_some() || self.register_retry.is_some_and(|at| at > now.boot) {
             return;
@@ -223,7 +225,7 @@ impl Keeper {
         }
         let Some(seen) = &self.seen else { return };
         match &self.phase {
-            Phase::Idle if seen.dirty => {
+            Phase::Idle if seen.dirty || self.wall_moved(seen, now) => {
                 let next = seen.record.clone();
                 self.phase = Phase::Storing;
                 self.swap(next, now, outputs);
@@ -270,7 +272,6 @@ impl Keeper {
             jitter,
         };
         let (next, attempt) = situation.record.begin(&reservation, now, situation.rules);
-        self.wishes.operator = false;
         self.phase = Phase::Reserving(attempt);
         self.swap(next, now, outputs);
     }
@@ -283,9 +284,11 @@ impl Keeper {
         }
     }
 
-    /// Puts the newest token out, unless it is out already in the same way.
-    fn publish(&mut self, outputs: &mut Vec<Output>) {
-        let Some(token) = &self.held else { return };
+    /// Puts the newest token out, unless it has ended or is out already in the same way.
+    fn publish(&mut self, now: Stamp, outputs: &mut Vec<Output>) {
+        let Some(token) = self.held.as_ref().filter(|token| !token.expired(now)) else {
+            return;
+        };
         let suspect = self.wishes.reported == Some(token.generation);
         if self.published == Some((token.generation, suspect)) {
             return;
@@ -309,20 +312,32 @@ impl Keeper {
             .is_none_or(|(generation, _)| generation < token.generation)
     }
 
+    /// True if the wall clock has been set since our last write, by which another boot would reckon.
+    fn wall_moved(&self, seen: &Seen, now: Stamp) -> bool {
+        let written = &seen.record.written;
+        let ours = written.boot_id == self.settings.boot_id && seen.version.is_some();
+        let skew = i128::try_from(self.settings.rules.skew.as_nanos()).unwrap_or(i128::MAX);
+        ours && (offset(now) - offset(written.at)).abs() > skew
+    }
+
     /// Keeps the largest distance that the wall clock has moved against the boot clock.
     #[expect(
         clippy::cast_precision_loss,
         reason = "a step is shown in seconds, not counted"
     )]
     fn notice_clock(&mut self, now: Stamp) {
-        let offset =
-            now.wall.as_nanosecond() - i128::try_from(now.boot.as_nanos()).unwrap_or_default();
+        let offset = offset(now);
         let first = *self.first_offset.get_or_insert(offset);
         let step = (offset - first) as f64 / 1e9;
         if step.abs() > self.clock_step.abs() {
             self.clock_step = step;
         }
     }
+}
+
+/// The wall clock's distance from the boot clock, in nanoseconds.
+fn offset(at: Stamp) -> i128 {
+    at.wall.as_nanosecond() - i128::try_from(at.boot.as_nanos()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -91,6 +91,8 @@ pub struct Claim {
 pub struct Slot {
     /// The attempt that took it.
     pub attempt: Generation,
+    /// The process that took it. Two that race may take the same number, one of them without knowing that it failed.
+    pub holder: String,
     /// What it was taken for.
     pub class: Class,
     /// What set the attempt off.
@@ -190,6 +192,8 @@ pub struct KeyTrial {
 pub struct Parked {
     /// When the last key was refused.
     pub since: Stamp,
+    /// When it is tried again with the same keys; `not_before` holds for every attempt, this for those alone.
+    pub retry_at: Stamp,
     /// What the issuer said.
     pub reason: String,
 }

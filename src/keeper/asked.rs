@@ -17,7 +17,7 @@ impl Keeper {
                 outputs.push(Output::Note(Note::Suspect(generation)));
             }
             self.wishes.reported = Some(generation);
-            self.publish(outputs);
+            self.publish(now, outputs);
         }
         outputs.push(Output::Reported(outcome));
     }
@@ -46,7 +46,7 @@ impl Keeper {
                 ReportOutcome::Refreshing
             }
             Some(plan) => ReportOutcome::Paced {
-                until: Stamp::at_boot(now, plan.at),
+                until: Stamp::at_boot(now, plan.at.max(self.register_retry.unwrap_or_default())),
             },
             None => ReportOutcome::Paced {
                 until: now.plus(self.settings.rules.unsent.first),

@@ -149,7 +149,8 @@ impl Driver {
             }
         }
         let status = self.keeper.status(now, self.parts.register.name());
-        self.metrics.show(&status, now);
+        let usable = self.parts.vend.current(now).is_ok();
+        self.metrics.show(&status, usable);
         self.parts.vend.publish_status(status);
     }
 

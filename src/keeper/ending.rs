@@ -93,6 +93,10 @@ impl Keeper {
                     refresh_at: expires_at.minus(rules.lead),
                     expires_at,
                 };
+                if token.expired(now) {
+                    let told = "the token had ended when it came".to_owned();
+                    return failed(Failure::Lost { answered: true }, "lost", told);
+                }
                 let publish_by = now.boot + COMMIT_PATIENCE;
                 (
                     End::Minted {

@@ -156,7 +156,7 @@ impl Metrics {
     }
 
     /// Shows how things stand.
-    pub(super) fn show(&self, status: &Status, now: Stamp) {
+    pub(super) fn show(&self, status: &Status, usable: bool) {
         let token = status.token.as_ref();
         self.expiry
             .set(token.map_or(0.0, |token| unix(token.expires_at)));
@@ -179,9 +179,7 @@ impl Metrics {
         self.record_up.set(i64::from(status.register.up));
         self.clock_step.set(status.clock_step_seconds);
         self.parked.set(i64::from(status.parked.is_some()));
-        self.usable.set(i64::from(
-            token.is_some_and(|token| token.expires_at > now.wall),
-        ));
+        self.usable.set(i64::from(usable));
     }
 }
 

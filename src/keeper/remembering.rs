@@ -52,22 +52,29 @@ impl Keeper {
                 }) =>
             {
                 let phase = std::mem::replace(&mut self.phase, Phase::Idle);
-                self.phase = self.after_swap(&phase, outputs);
+                self.phase = self.after_swap(&phase, now, outputs);
                 Seen {
                     record,
                     version: Some(version),
                     dirty: false,
+                    owed: false,
                 }
             }
-            Some((record, version)) => self.found(record, version, now, outputs),
-            None => self.nothing_found(now, outputs),
+            found => {
+                // A write of unknown outcome that is not there did not happen.
+                self.phase = only_settling(std::mem::replace(&mut self.phase, Phase::Idle));
+                match found {
+                    Some((record, version)) => self.found(record, version, now, outputs),
+                    None => self.nothing_found(now, outputs),
+                }
+            }
         };
-        self.see(seen, outputs);
+        self.see(seen, now, outputs);
     }
 
     /// A record was found: is it the next one, one from another boot, or one that lost what we still hold?
     pub(super) fn found(
-        &self,
+        &mut self,
         record: Record,
         version: Version,
         now: Stamp,
@@ -75,45 +82,63 @@ impl Keeper {
     ) -> Seen {
         let rules = &self.settings.rules;
         let moved = record.on_boot(&self.settings.boot_id, now, rules);
-        if moved.is_some() {
+        // Once: where two boots share a record, they would otherwise write in turns for ever.
+        let first = self.seen.as_ref().is_none_or(|seen| seen.dirty);
+        let mut dirty = moved.is_some() && first;
+        if dirty {
             outputs.push(Output::Note(Note::OtherBoot));
         }
-        let mut dirty = moved.is_some();
         let mut record = moved.unwrap_or(record);
+        if let Some(clamped) = record.clamped(now, rules) {
+            (record, dirty) = (clamped, true);
+        }
         // What was never written was lost by nobody.
         let held = self
             .seen
             .as_ref()
             .map(|seen| &seen.record)
             .filter(|held| held.revision > 0);
+        let mut owed = self.seen.as_ref().is_some_and(|seen| seen.owed);
         if let Some(held) = held
-            && !record.follows(held)
+            && (owed || !record.follows(held))
         {
-            outputs.push(Output::Note(Note::RecordLost));
+            if !owed {
+                outputs.push(Output::Note(Note::RecordLost));
+            }
+            let older_copy = record.lineage == held.lineage;
             record = record.merged_with(held, now, rules);
-            dirty = true;
+            if older_copy {
+                record.lineage = lineage(&mut self.dice);
+            }
+            (dirty, owed) = (true, true);
         }
         Seen {
             record,
             version: Some(version),
             dirty,
+            owed,
         }
     }
 
     pub(super) fn nothing_found(&mut self, now: Stamp, outputs: &mut Vec<Output>) -> Seen {
         if let Some(Seen {
-            record, version, ..
+            record,
+            version,
+            owed,
+            ..
         }) = &self.seen
         {
             let mut record = record.clone();
             if version.is_some() {
                 outputs.push(Output::Note(Note::RecordLost));
                 record = record.merged_with(&record, now, &self.settings.rules);
+                record.lineage = lineage(&mut self.dice);
             }
             return Seen {
                 record,
                 version: None,
                 dirty: true,
+                owed: *owed || version.is_some(),
             };
         }
         outputs.push(Output::Note(Note::NewRecord));
@@ -123,17 +148,18 @@ impl Keeper {
             rules,
             ..
         } = &self.settings;
-        let lineage = format!("{:016x}", self.dice.u64(..));
+        let lineage = lineage(&mut self.dice);
         let record = Record::new(account, lineage, *absent, self.writer(now), rules);
         Seen {
             record,
             version: None,
             dirty: true,
+            owed: false,
         }
     }
 
     /// Takes a record as the register's, and a newer token from it.
-    pub(super) fn see(&mut self, seen: Seen, outputs: &mut Vec<Output>) {
+    pub(super) fn see(&mut self, seen: Seen, now: Stamp, outputs: &mut Vec<Output>) {
         let token = seen
             .record
             .token
@@ -143,7 +169,9 @@ impl Keeper {
         if let Some(token) = token {
             outputs.push(Output::Note(Note::Found(token.generation)));
             self.held = Some(token);
-            self.publish(outputs);
+            // Whoever wished for a new token has one.
+            self.wishes.operator = false;
+            self.publish(now, outputs);
         }
     }
 
@@ -158,9 +186,10 @@ impl Keeper {
                         record: *record,
                         version: Some(version),
                         dirty: false,
+                        owed: false,
                     });
                 }
-                self.phase = self.after_swap(&phase, outputs);
+                self.phase = self.after_swap(&phase, now, outputs);
             }
             Swapped::Conflict => {
                 self.stale = true;
@@ -188,22 +217,29 @@ impl Keeper {
         }
     }
 
-    pub(super) fn after_swap(&mut self, phase: &Phase, outputs: &mut Vec<Output>) -> Phase {
+    pub(super) fn after_swap(
+        &mut self,
+        phase: &Phase,
+        now: Stamp,
+        outputs: &mut Vec<Output>,
+    ) -> Phase {
         match phase {
             Phase::Reserving(attempt) => {
+                // Only now is the wish served: until its slot was written, the attempt could come to nothing.
+                self.wishes.operator = false;
                 let send_by = attempt.reserved_at.boot + self.settings.rules.timeout;
                 outputs.push(Output::Mint {
                     key: attempt.key,
                     send_by,
                 });
-                Phase::Minting(*attempt)
+                Phase::Minting(attempt.clone())
             }
             Phase::Settling(_, End::Minted { .. }) => {
-                self.publish(outputs);
+                self.publish(now, outputs);
                 Phase::Idle
             }
             Phase::Settling(_, End::Failed(_)) | Phase::Storing | Phase::Idle => Phase::Idle,
-            Phase::Minting(attempt) => Phase::Minting(*attempt),
+            Phase::Minting(attempt) => Phase::Minting(attempt.clone()),
         }
     }
 
@@ -222,6 +258,12 @@ impl Keeper {
             outputs.push(Output::Note(Note::RegisterUp));
         }
     }
+}
+
+/// A new name for a record. One that was lost and brought back gets one too: its revisions begin anew behind those of whoever wrote
+/// last, who would take it for a successor that knows their slots.
+fn lineage(dice: &mut fastrand::Rng) -> String {
+    format!("{:016x}", dice.u64(..))
 }
 
 /// What remains of a phase whose swap did not happen: an end is written again, everything else is decided anew.

@@ -172,22 +172,17 @@ impl Situation<'_> {
                 (plan.at, plan.waiting_for) = (at, reason);
             }
         };
-        let parked = self.record.parked.is_some();
-        if parked && (self.keys_changed() || trigger == Trigger::Operator) {
-            // The wait of a parked record is not theirs; but sets of keys that take turns must not race through the budget.
-            raise(
-                self.after_last(self.rules.backoff.first, |_| true),
-                WaitingFor::Backoff,
-            );
-        } else if let Some(not_before) = self.record.not_before {
-            raise(
-                not_before.boot,
-                if parked {
-                    WaitingFor::Parked
-                } else {
-                    WaitingFor::Backoff
-                },
-            );
+        if let Some(not_before) = self.record.not_before {
+            raise(not_before.boot, WaitingFor::Backoff);
+        }
+        if let Some(parked) = &self.record.parked {
+            if self.keys_changed() || trigger == Trigger::Operator {
+                // The wait of a parked record is not theirs; but sets of keys that take turns must not race through the budget.
+                let after_last = self.after_last(self.rules.backoff.first, |_| true);
+                raise(after_last, WaitingFor::Backoff);
+            } else {
+                raise(parked.retry_at.boot, WaitingFor::Parked);
+            }
         }
         raise(self.pace(class, trigger), WaitingFor::Pace);
         raise(
@@ -215,9 +210,9 @@ impl Situation<'_> {
             (Class::Routine, _) => self.after_last(self.rules.routine_pace, |slot| {
                 slot.outcome != Outcome::Refused
             }),
-            (Class::Reported, _) => {
-                self.after_last(self.rules.report_pace, |slot| slot.class == Class::Reported)
-            }
+            (Class::Reported, _) => self.after_last(self.rules.report_pace, |slot| {
+                slot.class == Class::Reported && slot.outcome != Outcome::Refused
+            }),
             (Class::Urgent, _) => Duration::ZERO,
         }
     }

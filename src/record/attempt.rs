@@ -25,10 +25,12 @@ pub struct Reservation<'a> {
 }
 
 /// An attempt that holds a slot and a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Its number, which its token will carry.
     pub generation: Generation,
+    /// The process that makes it.
+    pub holder: String,
     /// What it may spend.
     pub class: Class,
     /// What set it off.
@@ -67,6 +69,12 @@ pub enum Failure {
     },
 }
 
+impl Attempt {
+    fn took(&self, slot: &Slot) -> bool {
+        slot.attempt == self.generation && slot.holder == self.holder
+    }
+}
+
 impl Record {
     /// Takes a slot and the claim for a new attempt. The caller has checked that it may.
     ///
@@ -90,8 +98,12 @@ impl Record {
         if reservation.trigger == Trigger::Operator {
             next.parked = None;
         }
+        if let Some(parked) = &mut next.parked {
+            parked.retry_at = now.plus(rules.parked_retry);
+        }
         let attempt = Attempt {
             generation: next.generation,
+            holder: reservation.holder.to_owned(),
             class: reservation.class,
             trigger: reservation.trigger,
             key: next.keys.cursor,
@@ -100,6 +112,7 @@ impl Record {
         };
         next.ledger.push(Slot {
             attempt: attempt.generation,
+            holder: attempt.holder.clone(),
             class: attempt.class,
             trigger: attempt.trigger,
             reserved_at: now,
@@ -108,10 +121,10 @@ impl Record {
         });
         next.claim = Some(Claim {
             attempt: attempt.generation,
-            holder: reservation.holder.to_owned(),
+            holder: attempt.holder.clone(),
             until: now.plus(rules.claim()),
         });
-        next.streak.lost += 1;
+        next.streak.lost = next.streak.lost.saturating_add(1);
         next.not_before = Some(next.after_a_loss(attempt.jitter, now, rules));
         if next
             .probation
@@ -135,39 +148,42 @@ impl Record {
         rules: &Rules,
     ) -> Self {
         let mut next = self.settle(attempt, Outcome::Minted, Some(answered_at), rules);
-        if self
-            .token
-            .as_ref()
-            .is_none_or(|held| held.generation < token.generation)
-        {
+        let news = |held: &Token| held.generation < token.generation;
+        if self.token.as_ref().is_none_or(news) {
             next.token = Some(token.clone());
+            // A token that is due at birth must not set off the next mint at once, nor make its failures forgotten.
+            if token.freshness(now) == Freshness::Fresh {
+                next.streak.lost = 0;
+            }
         }
-        next.parked = None;
-        next.keys.refused = 0;
-        // A token that is due at birth must not set off the next mint at once, nor make its failures forgotten.
-        if token.freshness(now) == Freshness::Fresh {
-            next.streak.lost = 0;
+        if self.is_newest(attempt) {
+            next.parked = None;
+            next.keys.refused = 0;
+            next.streak.unsent = 0;
         }
-        next.streak.unsent = 0;
-        next.not_before = Some(now.plus(rules.backoff.after(next.streak.lost)));
+        next.wait(attempt, now.plus(rules.backoff.after(next.streak.lost)));
         next
     }
 
     /// Writes down how an attempt failed and when the next may be made.
+    ///
+    /// Written twice it counts once, and a late writer can take nothing from a later attempt: neither its wait nor its keys.
     pub fn abort(&self, attempt: &Attempt, failure: &Failure, now: Stamp, rules: &Rules) -> Self {
+        let mut slots = self.ledger.iter();
+        let open = slots.any(|slot| attempt.took(slot) && slot.outcome == Outcome::Begun);
         match failure {
+            Failure::NotSent if !open => self.settle_claim(attempt),
             Failure::NotSent => {
                 let mut next = self.settle(attempt, Outcome::Lost, None, rules);
-                next.ledger
-                    .retain(|slot| slot.attempt != attempt.generation);
+                next.ledger.retain(|slot| !attempt.took(slot));
                 next.streak.lost = self.streak.lost.saturating_sub(1);
                 next.streak.unsent = self.streak.unsent.saturating_add(1);
-                next.not_before = Some(now.plus(rules.unsent.after(next.streak.unsent)));
+                next.wait(attempt, now.plus(rules.unsent.after(next.streak.unsent)));
                 next
             }
             Failure::Lost { answered } => {
                 let mut next = self.settle(attempt, Outcome::Lost, answered.then_some(now), rules);
-                next.not_before = Some(next.after_a_loss(attempt.jitter, now, rules));
+                next.wait(attempt, next.after_a_loss(attempt.jitter, now, rules));
                 next
             }
             Failure::Throttled { retry_after } => {
@@ -178,13 +194,17 @@ impl Record {
                     .ledger
                     .iter()
                     .map(|slot| slot.frees_at.boot)
+                    .filter(|frees_at| *frees_at > now.boot)
                     .min()
                     .unwrap_or(now.boot);
                 let wait = retry_after
                     .unwrap_or(oldest_frees.saturating_sub(now.boot))
                     .clamp(shortest, longest);
-                next.not_before = Some(now.plus(wait));
+                next.wait(attempt, now.plus(wait));
                 next
+            }
+            Failure::Refused { .. } if !open || !self.is_newest(attempt) => {
+                self.settle(attempt, Outcome::Refused, Some(now), rules)
             }
             Failure::Refused {
                 key_at_fault,
@@ -194,16 +214,15 @@ impl Record {
                 let mut next = self.settle(attempt, Outcome::Refused, Some(now), rules);
                 next.streak.lost = self.streak.lost.saturating_sub(1);
                 next.keys.refused = self.keys.refused.saturating_add(1);
-                next.keys.cursor = (attempt.key + 1) % (*keys).max(1);
-                if *key_at_fault && next.keys.refused < *keys && self.parked.is_none() {
-                    next.not_before = Some(now);
-                } else {
+                next.keys.cursor = attempt.key.wrapping_add(1) % (*keys).max(1);
+                next.not_before = Some(now);
+                if !*key_at_fault || next.keys.refused >= *keys || self.parked.is_some() {
                     let since = self.parked.as_ref().map_or(now, |parked| parked.since);
                     next.parked = Some(Parked {
                         since,
+                        retry_at: now.plus(rules.parked_retry),
                         reason: reason.clone(),
                     });
-                    next.not_before = Some(now.plus(rules.parked_retry));
                 }
                 next
             }
@@ -218,12 +237,7 @@ impl Record {
         counted_by: Option<Stamp>,
         rules: &Rules,
     ) -> Self {
-        let mut next = self.clone();
-        next.claim = self
-            .claim
-            .clone()
-            .filter(|claim| claim.attempt != attempt.generation);
-        next.generation = self.generation.max(attempt.generation);
+        let mut next = self.settle_claim(attempt);
         let frees_at = attempt.reserved_at.plus(rules.budget.period());
         let frees_at = counted_by
             .map(|by| by.plus(rules.budget.period_once_counted()))
@@ -231,21 +245,40 @@ impl Record {
             .unwrap_or(frees_at);
         let settled = Slot {
             attempt: attempt.generation,
+            holder: attempt.holder.clone(),
             class: attempt.class,
             trigger: attempt.trigger,
             reserved_at: attempt.reserved_at,
             frees_at,
             outcome,
         };
-        match next
-            .ledger
-            .iter_mut()
-            .find(|slot| slot.attempt == attempt.generation)
-        {
+        match next.ledger.iter_mut().find(|slot| attempt.took(slot)) {
             Some(slot) => *slot = settled,
             None => next.ledger.push(settled),
         }
         next
+    }
+
+    /// Gives the claim back.
+    fn settle_claim(&self, attempt: &Attempt) -> Self {
+        let mut next = self.clone();
+        next.claim = self
+            .claim
+            .clone()
+            .filter(|claim| claim.attempt != attempt.generation || claim.holder != attempt.holder);
+        next.generation = self.generation.max(attempt.generation);
+        next
+    }
+
+    /// True unless a later attempt has been begun, or the record was lost, since.
+    fn is_newest(&self, attempt: &Attempt) -> bool {
+        self.generation <= attempt.generation
+    }
+
+    /// Lets the next attempt wait until then; only the newest attempt may shorten a wait that is there.
+    fn wait(&mut self, attempt: &Attempt, until: Stamp) {
+        let longer = self.not_before.filter(|at| at.boot > until.boot);
+        self.not_before = longer.filter(|_| !self.is_newest(attempt)).or(Some(until));
     }
 
     /// When the next attempt may follow one that may have been counted: the back-off, or the time left shared out among the slots
@@ -259,7 +292,7 @@ impl Record {
         let wait = rules
             .backoff
             .after(self.streak.lost)
-            .max(left / (slots + 1));
-        now.plus(wait * jitter / 1000)
+            .max(left / slots.saturating_add(1));
+        now.plus((wait * jitter / 1000).min(rules.budget.period()))
     }
 }

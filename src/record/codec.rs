@@ -48,12 +48,28 @@ impl Record {
             .to_lowercase(),
         };
         match serde_json::from_slice::<Self>(text) {
-            Ok(record) if record.format.0 <= FORMAT.0 => Ok(record),
-            Ok(record) => Err(Unreadable::NewerFormat {
+            Ok(record) if record.format.0 > FORMAT.0 => Err(Unreadable::NewerFormat {
                 found: format!("{}.{}", record.format.0, record.format.1),
             }),
+            Ok(record) if record.counts_too_high() => Err(Unreadable::Torn {
+                why: "a number in it is out of range".into(),
+            }),
+            Ok(record) => Ok(record),
             Err(error) => Err(newer_format(text).unwrap_or_else(|| torn(&error))),
         }
+    }
+}
+
+/// What is counted starts at a Unix second or at one, and rises by one: no such number ever comes near this.
+const MOST_COUNTED: u64 = 1 << 53;
+
+impl Record {
+    fn counts_too_high(&self) -> bool {
+        let of_slots = self.ledger.iter().map(|slot| slot.attempt.0);
+        let of_token = self.token.as_ref().map(|token| token.generation.0);
+        let counted = [self.generation.0, self.revision].into_iter();
+        let mut counted = counted.chain(of_token).chain(of_slots);
+        counted.any(|number| number > MOST_COUNTED)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A register in a folder: one file, replaced whole, under a lock that every daemon on the folder takes.
 //!
 //! `record.json` is the record, 0600. `record.lock` is never renamed and holds nothing. `record.json.new` is what the next swap
-//! writes and renames; a crash may leave it behind, and the next swap overwrites it. Two daemons on one folder share one token
+//! writes and renames; a crash may leave it behind, and the next swap removes it. Two daemons on one folder share one token
 //! and one budget.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -274,15 +274,17 @@ impl Place {
     }
 
     fn write_fresh(&self, text: &[u8]) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options
+        // What a crash left behind, or somebody put there, is neither followed nor written to, whatever its mode.
+        match fs::remove_file(&self.fresh) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
-            .custom_flags(NO_FOLLOW);
-        let mut file = options.open(&self.fresh)?;
-        // A file that a crash left behind keeps its mode; the record's is never wider than this.
+            .open(&self.fresh)?;
+        // The umask may have taken even the owner's bits.
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(text)?;
         file.sync_all()
@@ -290,13 +292,14 @@ impl Place {
 
     /// Finds out at the start whether files can be made here, rather than at the first mint.
     fn probe(&self) -> io::Result<()> {
-        let probe = self.folder.join(format!("probe.{}", std::process::id()));
+        // Containers that share the folder may share their process ids too.
+        let probe = self
+            .folder
+            .join(format!("probe.{:016x}", fastrand::u64(..)));
         let made = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
-            .custom_flags(NO_FOLLOW)
             .open(&probe);
         let written =
             made.and_then(|mut file| file.write_all(b"probe").and_then(|()| file.sync_all()));

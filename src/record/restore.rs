@@ -7,42 +7,49 @@ use jiff::SignedDuration;
 use super::{Probation, Record, Rules, Slot};
 use crate::clock::{BootId, Stamp};
 
+/// So many slots are kept of a ledger that nobody can have filled.
+const MOST_SLOTS: usize = 1000;
+
 impl Record {
     /// The record with its boot times on this boot's clock; `None` where they are already.
     ///
-    /// What the wall clock says about the time between is believed but for `skew`; a wall clock that is earlier than the last
-    /// writer's is not believed at all: then every slot counts as spent now, and the token as expired.
+    /// The writer's stamp is the bridge: what was left when it wrote, less what went by on the wall clock since. That is believed
+    /// but for `skew`; a wall clock that is earlier than the writer's by more is not believed at all: then every slot counts as
+    /// spent now, and the token as expired. Steps of the wall clock before the last write do not matter.
     #[must_use]
     pub fn on_boot(&self, boot_id: &BootId, now: Stamp, rules: &Rules) -> Option<Self> {
         if self.written.boot_id == *boot_id {
             return None;
         }
-        let stepped_back = now.wall < self.written.at.wall;
         let period = rules.budget.period();
+        let written = self.written.at;
+        let since = now.wall.duration_since(written.wall);
+        let stepped_back = since.saturating_add(signed(rules.skew)).is_negative();
+        let since = Duration::try_from(since).unwrap_or_default();
         // How much longer something that must not end too early, or too late, has to run.
-        let at_least = |at: Stamp| {
-            if stepped_back {
-                period
-            } else {
-                remaining(at, now, signed(rules.skew)).min(period)
-            }
+        let at_least = |at: Stamp| match at.boot.saturating_sub(written.boot) {
+            Duration::ZERO => Duration::ZERO,
+            _ if stepped_back => period,
+            left => left
+                .saturating_add(rules.skew)
+                .saturating_sub(since)
+                .min(period),
         };
         let at_most = |at: Stamp| {
-            let left = if stepped_back {
-                Duration::ZERO
-            } else {
-                remaining(at, now, -signed(rules.skew))
-            };
+            let left = at
+                .left(written)
+                .saturating_sub(since.saturating_add(rules.skew));
+            let left = if stepped_back { Duration::ZERO } else { left };
             now.plus(left.min(rules.lifetime))
         };
+        // How long ago something surely was.
+        let age = |at: Stamp| at.age(written) + since.saturating_sub(rules.skew);
         let mut next = self.clone();
         next.ledger
             .retain(|slot| at_least(slot.frees_at) > Duration::ZERO);
         for slot in &mut next.ledger {
-            let age = Duration::try_from(now.wall.duration_since(slot.reserved_at.wall))
-                .unwrap_or_default();
             slot.frees_at = now.plus(at_least(slot.frees_at));
-            slot.reserved_at = now.minus(age);
+            slot.reserved_at = now.minus(age(slot.reserved_at));
         }
         if let Some(token) = &mut next.token {
             token.expires_at = at_most(token.expires_at);
@@ -50,6 +57,9 @@ impl Record {
             token.issued_at = token.expires_at.minus(rules.lifetime);
         }
         next.not_before = self.not_before.map(|at| now.plus(at_least(at)));
+        if let Some(parked) = &mut next.parked {
+            parked.retry_at = now.plus(at_least(parked.retry_at));
+        }
         if let Some(until) = next
             .probation
             .as_mut()
@@ -64,6 +74,47 @@ impl Record {
         Some(next)
     }
 
+    /// The record without what cannot be true of it at `now`, on this boot's clock; `None` where there is no such thing.
+    ///
+    /// A moment further ahead than a period would never come for as long as anybody waits: it counts from now on.
+    #[must_use]
+    pub fn clamped(&self, now: Stamp, rules: &Rules) -> Option<Self> {
+        let mut next = self.clone();
+        let period = now.plus(rules.budget.period());
+        let end = now.plus(rules.lifetime);
+        let lower = |at: &mut Stamp, most: Stamp| {
+            if at.boot > most.boot {
+                *at = most;
+            }
+        };
+        for slot in &mut next.ledger {
+            lower(&mut slot.frees_at, period);
+            lower(&mut slot.reserved_at, now);
+        }
+        let most = MOST_SLOTS.max(rules.budget.limit.get() as usize);
+        if next.ledger.len() > most {
+            // The guard looks at the newest few alone.
+            next.ledger
+                .sort_by_key(|slot| std::cmp::Reverse(slot.frees_at.boot));
+            next.ledger.truncate(most);
+        }
+        if let Some(token) = &mut next.token {
+            lower(&mut token.issued_at, now);
+            lower(&mut token.refresh_at, end);
+            lower(&mut token.expires_at, end);
+        }
+        let until = next.probation.as_mut().and_then(|it| it.until.as_mut());
+        let claim = next.claim.as_mut().map(|claim| &mut claim.until);
+        let parked = next.parked.as_mut().map(|parked| &mut parked.retry_at);
+        for at in [until, claim, parked, next.not_before.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            lower(at, period);
+        }
+        (next != *self).then_some(next)
+    }
+
     /// The record found in the register after it lost what this process still holds: the later time wins everywhere.
     ///
     /// A quarantine precedes the next mint, so that others can bring back what they hold.
@@ -75,7 +126,8 @@ impl Record {
         }
         next.ledger.retain(|slot| slot.frees_at.boot > now.boot);
         next.ledger.sort_by_key(|slot| slot.reserved_at.boot);
-        next.generation = self.generation.max(held.generation);
+        // An attempt that is under way is late from now on, so that its end cannot shorten the quarantine.
+        next.generation = self.generation.max(held.generation).next();
         if held.token_generation() > self.token_generation() {
             next.token.clone_from(&held.token);
         }
@@ -84,7 +136,8 @@ impl Record {
         let quarantine = now.plus(rules.claim());
         let latest = [self.not_before, held.not_before].into_iter().flatten();
         next.not_before = latest.chain([quarantine]).max_by_key(|at| at.boot);
-        next.parked = self.parked.clone().or_else(|| held.parked.clone());
+        let parked = [&self.parked, &held.parked].into_iter().flatten();
+        next.parked = parked.max_by_key(|it| it.retry_at.boot).cloned();
         if self.keys.fingerprint != held.keys.fingerprint || self.keys.refused < held.keys.refused {
             next.keys.clone_from(&held.keys);
         }
@@ -115,18 +168,13 @@ impl Record {
         match self
             .ledger
             .iter_mut()
-            .find(|slot| slot.attempt == held.attempt)
+            .find(|slot| slot.attempt == held.attempt && slot.holder == held.holder)
         {
             Some(slot) if slot.frees_at.boot < held.frees_at.boot => *slot = held.clone(),
             Some(_) => {}
             None => self.ledger.push(held.clone()),
         }
     }
-}
-
-/// How much is left by the wall clock until a moment that is moved by `by`.
-fn remaining(at: Stamp, now: Stamp, by: SignedDuration) -> Duration {
-    Duration::try_from(at.wall.duration_since(now.wall).saturating_add(by)).unwrap_or_default()
 }
 
 fn signed(length: Duration) -> SignedDuration {

@@ -1,0 +1,301 @@
+use super::*;
+
+fn there() -> BootId {
+    BootId::new("there")
+}
+
+/// Another boot, whose clock began anew: `boot` seconds after it, `wall` seconds after the start.
+fn now(wall: i64, boot: u64) -> Stamp {
+    Stamp {
+        wall: at(0).wall + SignedDuration::from_secs(wall),
+        boot: Duration::from_secs(boot),
+    }
+}
+
+fn left(at: Stamp, now: Stamp) -> u64 {
+    at.boot.saturating_sub(now.boot).as_secs()
+}
+
+/// Slots reserved at 0 (frees at 1921) and 200 (frees at 2180), a token until 3600, written at 210.
+fn written() -> Record {
+    Record {
+        written: writer(210),
+        ..lived()
+    }
+}
+
+#[test]
+fn a_record_of_this_boot_is_left_as_it_is() {
+    assert_eq!(
+        written().on_boot(&BootId::new("here"), at(300), &rules()),
+        None
+    );
+}
+
+#[test]
+fn slots_count_for_the_skew_longer_and_the_token_for_the_skew_shorter() {
+    let now = now(310, 40);
+    let moved = written().on_boot(&there(), now, &rules()).unwrap();
+    let frees: Vec<u64> = moved
+        .ledger
+        .iter()
+        .map(|slot| left(slot.frees_at, now))
+        .collect();
+    assert_eq!(frees, [1921 - 310 + 30, 2180 - 310 + 30]);
+    let token = moved.token.unwrap();
+    assert_eq!(left(token.expires_at, now), 3600 - 310 - 30);
+    assert_eq!(token.expires_at.left(now).as_secs(), 3600 - 310 - 30);
+    assert_eq!(left(token.refresh_at, now), 27 * 60 - 310 - 30);
+    // The boot began after the slots were reserved; its clock cannot go below zero.
+    assert_eq!(moved.ledger[0].reserved_at.boot, Duration::ZERO);
+}
+
+#[test]
+fn a_slot_is_never_taken_for_older_than_it_surely_is() {
+    let now = now(310, 5000);
+    let moved = written().on_boot(&there(), now, &rules()).unwrap();
+    let ages: Vec<u64> = moved
+        .ledger
+        .iter()
+        .map(|slot| slot.reserved_at.age(now).as_secs())
+        .collect();
+    assert_eq!(ages, [310 - 30, 110 - 30]);
+}
+
+#[test]
+fn what_ended_long_ago_is_gone() {
+    let now = now(100_000, 40);
+    let moved = written().on_boot(&there(), now, &rules()).unwrap();
+    assert!(moved.ledger.is_empty());
+    assert!(moved.token.unwrap().expired(now));
+}
+
+#[test]
+fn a_wall_clock_within_the_skew_is_believed_and_one_before_it_is_not() {
+    for (wall, believed) in [
+        (210, true),
+        (181, true),
+        (180, true),
+        (179, false),
+        (-100_000, false),
+    ] {
+        let now = now(wall, 40);
+        let moved = written().on_boot(&there(), now, &rules()).unwrap();
+        assert_eq!(moved.token.unwrap().expired(now), !believed, "{wall}");
+        let frees: Vec<u64> = moved
+            .ledger
+            .iter()
+            .map(|slot| left(slot.frees_at, now))
+            .collect();
+        let expected = if believed {
+            [1921 - 210 + 30, 1980]
+        } else {
+            [1980, 1980]
+        };
+        assert_eq!(frees, expected, "{wall}");
+        assert!(left(moved.not_before.unwrap(), now) <= 1980);
+    }
+}
+
+#[test]
+fn a_foreign_claim_runs_out_by_our_own_clock() {
+    let (begun, _) = begin(&written(), 500);
+    let begun = Record {
+        written: writer(500),
+        ..begun
+    };
+    let now = now(90_000, 40);
+    let moved = begun.on_boot(&there(), now, &rules()).unwrap();
+    assert_eq!(left(moved.claim.unwrap().until, now), 22);
+}
+
+#[test]
+fn waits_and_probation_are_carried_over() {
+    let mut record = written();
+    record.not_before = Some(at(810));
+    record.probation = Some(Probation {
+        until: Some(at(1210)),
+    });
+    record.parked = Some(Parked {
+        since: at(0),
+        retry_at: at(910),
+        reason: "no".into(),
+    });
+    let now = now(310, 40);
+    let moved = record.on_boot(&there(), now, &rules()).unwrap();
+    assert_eq!(left(moved.not_before.unwrap(), now), 530);
+    assert_eq!(left(moved.probation.unwrap().until.unwrap(), now), 930);
+    assert_eq!(left(moved.parked.unwrap().retry_at, now), 630);
+}
+
+#[test]
+fn absurd_times_are_clamped_to_a_period_and_a_lifetime() {
+    let mut record = written();
+    let absurd = Stamp {
+        wall: Timestamp::MAX,
+        boot: Duration::from_nanos(u64::MAX),
+    };
+    for slot in &mut record.ledger {
+        (slot.frees_at, slot.reserved_at) = (absurd, absurd);
+    }
+    record.not_before = Some(absurd);
+    record.probation = Some(Probation {
+        until: Some(absurd),
+    });
+    record.claim = Some(Claim {
+        attempt: Generation(1),
+        holder: "x".into(),
+        until: absurd,
+    });
+    record.parked = Some(Parked {
+        since: absurd,
+        retry_at: absurd,
+        reason: "x".into(),
+    });
+    let token = record.token.as_mut().unwrap();
+    (token.refresh_at, token.expires_at) = (absurd, absurd);
+    record.streak = Streak {
+        lost: u32::MAX,
+        unsent: u32::MAX,
+    };
+    record.keys.cursor = u32::MAX;
+    record.keys.refused = u32::MAX;
+    let elsewhere = record.on_boot(&there(), now(310, 40), &rules()).unwrap();
+    for (record, now) in [(record, at(300)), (elsewhere, now(310, 40))] {
+        let record = record.clamped(now, &rules()).unwrap_or(record);
+        let period = now.plus(33 * MINUTE);
+        assert!(
+            record
+                .ledger
+                .iter()
+                .all(|slot| slot.frees_at.boot <= period.boot)
+        );
+        assert!(
+            record
+                .ledger
+                .iter()
+                .all(|slot| slot.reserved_at.boot <= now.boot)
+        );
+        let stamps = [
+            record.not_before.unwrap(),
+            record.claim.as_ref().unwrap().until,
+            record.parked.as_ref().unwrap().retry_at,
+            record.probation.as_ref().unwrap().until.unwrap(),
+        ];
+        assert!(stamps.iter().all(|at| at.boot <= period.boot), "{stamps:?}");
+        assert!(record.token.as_ref().unwrap().expires_at.left(now) <= 60 * MINUTE);
+        assert_eq!(record.clamped(now, &rules()), None);
+        // Nothing that may be done to it panics.
+        let asked = reservation(Class::Urgent, Trigger::Expiry);
+        let (begun, attempt) = record.begin(&asked, now, &rules());
+        for failure in [Failure::NotSent, Failure::Lost { answered: true }] {
+            let _ = begun.abort(&attempt, &failure, now, &rules());
+        }
+        let refused = Failure::Refused {
+            key_at_fault: true,
+            keys: 2,
+            reason: "x".into(),
+        };
+        let _ = begun.abort(&attempt, &refused, now, &rules());
+    }
+}
+
+#[test]
+fn a_ledger_of_a_hundred_thousand_slots_is_cut_to_those_that_matter() {
+    let mut record = written();
+    let slot = record.ledger[1].clone();
+    record.ledger = (0..100_000)
+        .map(|number| Slot {
+            attempt: Generation(number),
+            frees_at: at(2000 + number % 100),
+            ..slot.clone()
+        })
+        .collect();
+    let cut = record.clamped(at(300), &rules()).unwrap();
+    assert!(cut.ledger.len() <= 1000);
+    assert_eq!(
+        cut.ledger
+            .iter()
+            .map(|slot| slot.frees_at)
+            .max_by_key(|at| at.boot),
+        Some(at(2099))
+    );
+    let merged = cut.merged_with(&cut, at(300), &rules());
+    assert_eq!(merged.ledger.len(), cut.ledger.len());
+}
+
+#[test]
+fn what_was_lost_is_merged_back_with_the_later_time_and_a_quarantine() {
+    let held = written();
+    let mut found = Record::new(
+        "account",
+        "other".into(),
+        Absent::New,
+        writer(400),
+        &rules(),
+    );
+    let (begun, theirs) = begin(&found, 401);
+    found = begun;
+    let merged = found.merged_with(&held, at(410), &rules());
+    let attempts: Vec<Generation> = merged.ledger.iter().map(|slot| slot.attempt).collect();
+    assert_eq!(
+        attempts,
+        [
+            held.ledger[0].attempt,
+            held.ledger[1].attempt,
+            theirs.generation
+        ]
+    );
+    assert_eq!(merged.token, held.token);
+    assert_eq!(
+        (&merged.lineage[..], merged.revision),
+        ("other", found.revision)
+    );
+    assert!(merged.generation > held.generation && merged.generation > found.generation);
+    assert!(left(merged.not_before.unwrap(), at(410)) >= 22);
+    assert_eq!(
+        merged.probation, found.probation,
+        "the longer probation holds"
+    );
+    assert_eq!((merged.claim, merged.streak.lost), (found.claim, 1));
+}
+
+#[test]
+fn the_same_slot_counts_as_long_as_the_later_of_the_two_says() {
+    let held = written();
+    let mut found = held.clone();
+    found.ledger[0].frees_at = at(1900);
+    found.ledger[1].frees_at = at(2190);
+    let merged = found.merged_with(&held, at(410), &rules());
+    let frees: Vec<Stamp> = merged.ledger.iter().map(|slot| slot.frees_at).collect();
+    assert_eq!(frees, [at(1921), at(2190)]);
+}
+
+#[test]
+fn slots_of_one_number_and_two_holders_both_count() {
+    let held = written();
+    let mut found = held.clone();
+    found.ledger[0].holder = "somebody else".into();
+    assert_eq!(found.merged_with(&held, at(410), &rules()).ledger.len(), 3);
+}
+
+#[test]
+fn an_older_copy_or_another_lineage_does_not_follow() {
+    let held = Record {
+        revision: 5,
+        ..written()
+    };
+    let of = |revision, lineage: &str| Record {
+        revision,
+        lineage: lineage.into(),
+        ..written()
+    };
+    assert!(of(5, "lineage").follows(&held) && of(6, "lineage").follows(&held));
+    assert!(!of(4, "lineage").follows(&held) && !of(9, "other").follows(&held));
+    assert_eq!(
+        of(4, "lineage")
+            .merged_with(&held, at(400), &rules())
+            .revision,
+        5
+    );
+}
