@@ -161,7 +161,12 @@ impl Record {
             next.keys.refused = 0;
             next.streak.unsent = 0;
         }
-        next.wait(attempt, now.plus(rules.backoff.after(next.streak.lost)));
+        // A fresh token sets off nothing by itself, and a believed report need not wait.
+        let pause = match next.streak.lost {
+            0 => Duration::ZERO,
+            failures => rules.backoff.after(failures),
+        };
+        next.wait(attempt, now.plus(pause));
         next
     }
 
