@@ -14,7 +14,7 @@ use std::time::Duration;
 use bearerd::sandbox::{self, Running, Sandbox};
 use tempfile::TempDir;
 
-pub use daemon::Daemon;
+pub use daemon::{Daemon, Reply};
 
 /// How long anything may take that should happen soon. Only a broken daemon ever needs all of it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const ACCOUNT: &str = "91c173bb-28d8-4030-9722-8663ff9589f3";
 
 /// The lengths of a test's world. The daemon and its sandbox go by the same ones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Scale {
     pub lifetime: Duration,
     pub window: Duration,
@@ -86,6 +86,9 @@ pub struct World {
     pub captured: Captured,
     running: Option<Running>,
     folder: TempDir,
+    /// Every half of a key that daemons could read, the replaced ones too.
+    keys: Mutex<Vec<String>>,
+    upstream: String,
     extra: String,
     level: &'static str,
 }
@@ -119,6 +122,8 @@ impl World {
             captured: Captured::default(),
             running: Some(running),
             folder,
+            keys: Mutex::default(),
+            upstream: String::new(),
             extra: String::new(),
             level: "trace",
         };
@@ -132,11 +137,18 @@ impl World {
         self.extra.push('\n');
     }
 
+    /// Adds lines to the `[upstream]` settings of daemons that are started from here on.
+    pub fn upstream(&mut self, lines: &str) {
+        self.upstream.push_str(lines);
+        self.upstream.push('\n');
+    }
+
     /// Writes the sandbox's keys where the daemons read them.
     pub fn write_keys(&self) {
-        for (index, key) in self.sandbox.keys().iter().enumerate() {
+        for (index, key) in self.sandbox.keys().into_iter().enumerate() {
             self.write(&format!("key_id_{index}"), &key.key_id);
             self.write(&format!("api_key_{index}"), &key.api_key);
+            self.keys.lock().unwrap().extend([key.key_id, key.api_key]);
         }
     }
 
@@ -170,6 +182,7 @@ impl World {
             timeout,
             limit,
         } = &self.scale;
+        let upstream = &self.upstream;
         let keys: String = (0..self.sandbox.keys().len())
             .map(|index| {
                 let file = |kind: &str| self.path(&format!("{kind}_{index}")).display().to_string();
@@ -181,7 +194,7 @@ impl World {
             })
             .collect();
         format!(
-            "[upstream]\naccount = {ACCOUNT:?}\nbase_url = {:?}\ntoken_lifetime = \"{lifetime:?}\"\ntimeout = \"{timeout:?}\"\n{keys}\
+            "[upstream]\naccount = {ACCOUNT:?}\nbase_url = {:?}\ntoken_lifetime = \"{lifetime:?}\"\ntimeout = \"{timeout:?}\"\n{upstream}{keys}\
              [budget]\nlimit = {limit}\nwindow = \"{window:?}\"\nin_flight = \"{in_flight:?}\"\n\
              [record.file]\nfolder = {state:?}\n\
              [http]\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]\n[admin]\nlisten = [\"127.0.0.1:0\"]\n[log]\nlevel = {level:?}\n{}",
@@ -218,15 +231,14 @@ impl World {
 
     /// Looks at everything that was said and written. Call it last.
     pub fn finish(self) {
-        let mut keys: Vec<String> = self
-            .sandbox
-            .keys()
-            .into_iter()
-            .map(|key| key.api_key)
-            .collect();
-        keys.extend(self.sandbox.keys().into_iter().map(|key| key.key_id));
+        let keys = self.keys.lock().unwrap().clone();
         let tokens = self.sandbox.issued_tokens();
-        let secrets: Vec<String> = keys.iter().chain(&tokens).cloned().collect();
+        // What was cut off or spoilt on its way still shows one half of a token.
+        let halves = tokens.iter().flat_map(|token| {
+            let (head, tail) = token.split_at(token.len() / 2);
+            [head.to_owned(), tail.to_owned()]
+        });
+        let secrets: Vec<String> = keys.iter().cloned().chain(halves).collect();
         self.captured.scan(&secrets);
         self.scan_state(&keys, &tokens);
         assert!(

@@ -421,6 +421,10 @@ impl World {
                     self.reserved.contains(&(holder, attempt.generation)),
                     "law 2: a request leaves without a durable slot"
                 );
+                for other in (0..self.daemons.len()).filter(|other| *other != daemon) {
+                    let claimed = self.claimed_until(other);
+                    assert!(claimed <= self.now, "two mint at a time");
+                }
                 self.keys_used.push(key);
                 let boots = self.machines[self.daemons[daemon].machine].boots;
                 self.push(delay, Event::Post(daemon, number, send_by, boots));
@@ -436,6 +440,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Until when a daemon that is minting has the right to be the only one.
+    fn claimed_until(&self, daemon: usize) -> Duration {
+        let life = self.daemons[daemon].life.as_ref();
+        let Some(Phase::Minting(attempt)) = life.map(|life| &life.keeper.phase) else {
+            return Duration::ZERO;
+        };
+        let booted = self.machines[self.daemons[daemon].machine].booted;
+        booted + attempt.reserved_at.boot + self.rules.claim()
     }
 
     fn publish(&mut self, daemon: usize, token: Token, suspect: bool, now: Stamp) {
