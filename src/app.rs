@@ -41,10 +41,10 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The state folder cannot be used.
-    #[error("record.file.folder: {0}")]
+    #[error("record.file.folder")]
     Folder(#[from] OpenError),
     /// The register does not serve, or holds what this version cannot read.
-    #[error("record: {0}")]
+    #[error("record")]
     Register(#[from] RegisterError),
     /// The register belongs to somebody else.
     #[error(
@@ -58,11 +58,11 @@ pub enum BindError {
         expected: String,
     },
     /// The keys cannot be read.
-    #[error("upstream.keys: {0}")]
+    #[error("upstream.keys")]
     Keys(#[from] KeyError),
     /// The client for the issuer cannot be made.
     #[error(
-        "the HTTP client for the upstream cannot be made; are there certificate roots on this machine?"
+        "the HTTP client for the upstream cannot be made (are there certificate roots on this machine? the package is ca-certificates)"
     )]
     Client(#[from] reqwest::Error),
     /// An address cannot be taken.

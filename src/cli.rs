@@ -77,12 +77,34 @@ impl Console<'_> {
         Exit::Failed
     }
 
-    /// All that is wrong with the settings.
-    fn tell_problems(&mut self, problems: &Problems) -> Exit {
+    /// One line about an error and what caused it.
+    fn fail_with(&mut self, error: &dyn std::error::Error) -> Exit {
+        self.fail(&with_causes(error))
+    }
+
+    /// All that is wrong with the settings, and where to begin if nobody wrote any.
+    fn tell_problems(&mut self, problems: &Problems, sources: &Sources) -> Exit {
         self.tell(&problems.to_string());
+        if sources.is_bare() {
+            self.tell(NO_SETTINGS);
+        }
         Exit::BadSettings
     }
 }
+
+/// An error's text and its causes', each of which says only its own part.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+const NO_SETTINGS: &str = "\
+no settings were found: write /etc/bearerd/bearerd.toml, or name a file with --config; to try bearerd without an account, run `bearerd demo`";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -192,6 +214,12 @@ pub fn run(
     match arguments.command {
         Command::Serve(common) => {
             serve::run(&Sources::new(file, environment, common.flags()), console)
+        }
+        Command::Demo(_) if file.is_some() => {
+            console.tell(
+                "--config: the demo makes its own settings; leave it out, or run `bearerd serve`",
+            );
+            Exit::Usage
         }
         Command::Demo(demo) => demo::run(&demo, console),
         Command::Sandbox(flags) => {

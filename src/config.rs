@@ -211,6 +211,11 @@ impl Sources {
         }
     }
 
+    /// True if nobody wrote settings: there is no file, and nothing in the environment.
+    pub fn is_bare(&self) -> bool {
+        self.environment.is_empty() && self.file().is_none()
+    }
+
     /// The file that is read, if any.
     pub fn file(&self) -> Option<PathBuf> {
         // A file that was named must be there; the usual one may be missing.

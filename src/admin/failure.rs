@@ -32,7 +32,11 @@ impl Failure {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is nothing here"),
             Self::WrongMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "The method is not allowed here"),
             Self::NotLocal => (StatusCode::FORBIDDEN, "not_local", "The caller is not allowed here"),
-            Self::Refused(refusal) => (StatusCode::FORBIDDEN, refusal.word(), "The caller is not allowed here"),
+            Self::Refused(refusal) => match refusal {
+                Refusal::NoHost | Refusal::Target => (StatusCode::BAD_REQUEST, refusal.word(), "The request is malformed"),
+                Refusal::Unmarked | Refusal::Forwarded | Refusal::Browser | Refusal::ForeignHost =>
+                    (StatusCode::FORBIDDEN, refusal.word(), "The caller is not allowed here"),
+            },
             Self::NotNow { .. } => (StatusCode::TOO_MANY_REQUESTS, "not_now", "No refresh now"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "This bearerd is shutting down"),
         }
@@ -46,6 +50,9 @@ impl Failure {
             }
             Self::WrongMethod { allow } => format!("use {allow}").into(),
             Self::NotLocal => "ask from the machine, or the pod, that bearerd runs on".into(),
+            Self::Refused(Refusal::ForeignHost) => {
+                "the Host header names another host: use localhost or a loopback address, or name the host in admin.hosts".into()
+            }
             Self::Refused(_) => {
                 "send X-Bearerd-Request: true and one local Host header, directly and not from a web page".into()
             }
@@ -77,5 +84,37 @@ impl Failure {
                 .insert(ALLOW, HeaderValue::from_static(allow));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_problems_are_the_documented_ones() {
+        let mut all = vec![
+            Failure::NotFound,
+            Failure::WrongMethod { allow: "GET, HEAD" },
+            Failure::NotLocal,
+            Failure::NotNow {
+                waiting_for: "pace",
+                until: Some(jiff::Timestamp::from_second(1_800_000_000).unwrap()),
+                retry_after: Some(90),
+            },
+            Failure::Draining,
+        ];
+        all.extend(Refusal::ALL.map(Failure::Refused));
+        let mut written = String::new();
+        for failure in all {
+            let status = failure.response().status().as_u16();
+            let retry_after = failure.problem().retry_after;
+            let retry_after =
+                retry_after.map_or_else(String::new, |seconds| format!(" retry-after={seconds}"));
+            written += &format!("{status}{retry_after}\n");
+            written += std::str::from_utf8(&failure.problem().body()).unwrap();
+        }
+        let documented = include_str!("../../tests/golden/admin_problems.txt");
+        assert_eq!(written, documented, "\n{written}");
     }
 }

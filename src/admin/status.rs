@@ -21,10 +21,15 @@ struct Shown<'a> {
 impl Room {
     pub(super) fn status(&self) -> Response<Body> {
         let draining = self.draining.is_cancelled();
+        // The keeper's view is up to its last step; what is read against it is read now.
+        let status = Status {
+            at: Some(self.clock.now().wall),
+            ..Status::clone(&self.vend.status())
+        };
         let shown = Shown {
             ready: self.usable() && !draining,
             draining,
-            status: &self.vend.status(),
+            status: &status,
         };
         let mut body = serde_json::to_vec_pretty(&shown).expect("a status is plain values");
         body.push(b'\n');

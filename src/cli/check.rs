@@ -24,7 +24,7 @@ enum Found {
 pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) -> Exit {
     let reading = match config::read(sources) {
         Ok(reading) => reading,
-        Err(problems) => return console.tell_problems(&problems),
+        Err(problems) => return console.tell_problems(&problems, sources),
     };
     let effective = &reading.effective;
     console.print(&match format {

@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::serve::{bind, in_runtime, live};
-use super::{Console, Demo, Exit};
+use super::serve::{bind, in_runtime, live, until_signalled};
+use super::{Console, Demo, Exit, with_causes};
 use crate::app::App;
 use crate::config::{self, Config, Flag, Sources};
+use crate::listener::Address;
 use crate::sandbox::{ApiKey, Bound, Sandbox, Settings};
 use crate::telemetry;
 use crate::vend::{Status, Vend};
@@ -22,27 +23,37 @@ use crate::vend::{Status, Vend};
 const ACCOUNT: &str = "demo";
 
 pub(super) fn run(demo: &Demo, console: &mut Console<'_>) -> Exit {
-    in_runtime(show(demo, console))
+    let stop = CancellationToken::new();
+    in_runtime(until_signalled(&stop, show(demo, &stop, console)))
 }
 
-async fn show(demo: &Demo, console: &mut Console<'_>) -> Exit {
+async fn show(demo: &Demo, stop: &CancellationToken, console: &mut Console<'_>) -> Exit {
     let flags = demo.flags();
     let settings = match config::read_sandbox(&Sources::flags_only(flags.clone())) {
         Ok(settings) => sandbox_settings(&settings),
-        Err(problems) => return console.tell_problems(&problems),
+        Err(problems) => return tell(&problems, console),
     };
     let key = settings.keys[0].clone();
     let sandbox = match Sandbox::bind(settings).await {
         Ok(sandbox) => sandbox,
-        Err(error) => return console.fail(&format!("{error}; name another with --sandbox-listen")),
+        Err(error) => {
+            let why = with_causes(&error);
+            return console.fail(&format!(
+                "{why}; is a demo running already? --sandbox-listen names another address"
+            ));
+        }
     };
     let folder = match tempfile::Builder::new().prefix("bearerd-demo-").tempdir() {
         Ok(folder) => folder,
-        Err(error) => return console.fail(&format!("no temporary folder can be made: {error}")),
+        Err(error) => {
+            return console.fail(&format!(
+                "no temporary folder can be made ({error}); TMPDIR may name another place"
+            ));
+        }
     };
     let config = match daemon_settings(flags, &sandbox.sandbox, &key, folder.path()) {
         Ok(config) => config,
-        Err(DemoError::Settings(problems)) => return console.tell_problems(&problems),
+        Err(DemoError::Settings(problems)) => return tell(&problems, console),
         Err(DemoError::Keys(error)) => {
             return console.fail(&format!("the demo's key cannot be written: {error}"));
         }
@@ -53,15 +64,21 @@ async fn show(demo: &Demo, console: &mut Console<'_>) -> Exit {
     match bind(config, console).await {
         Ok(app) => {
             console.tell(&welcome(demo, &app, &sandbox.sandbox, folder.path()));
-            run_both(app, sandbox).await
+            run_both(app, sandbox, stop).await
         }
         Err(exit) => exit,
     }
 }
 
+/// The demo's settings are its flags: where a file could be is no help.
+fn tell(problems: &config::Problems, console: &mut Console<'_>) -> Exit {
+    console.tell(&problems.to_string());
+    Exit::BadSettings
+}
+
 /// The sandbox answers to the end: the daemon may be minting while it drains.
-async fn run_both(app: App, sandbox: Bound) -> Exit {
-    let (stop, sandbox_stop) = (CancellationToken::new(), CancellationToken::new());
+async fn run_both(app: App, sandbox: Bound, stop: &CancellationToken) -> Exit {
+    let sandbox_stop = CancellationToken::new();
     let mut beside = JoinSet::new();
     beside.spawn(narrate(app.vend(), stop.clone()));
     let end = sandbox_stop.clone();
@@ -70,6 +87,7 @@ async fn run_both(app: App, sandbox: Bound) -> Exit {
     });
     let exit = live(app, stop).await;
     sandbox_stop.cancel();
+    while beside.join_next().await.is_some() {}
     exit
 }
 
@@ -85,17 +103,18 @@ async fn narrate(vend: Arc<Vend>, stop: CancellationToken) {
         // The status follows the publication within the keeper's own step.
         tokio::task::yield_now().await;
         let status = vend.status();
-        let token = status.token.as_ref().map(|token| token.generation);
-        if token != last {
-            last = token;
-            let _nobody_reads_on = writeln!(io::stderr(), "{}", line(&status));
+        let generation = status.token.as_ref().map(|token| token.generation);
+        if generation != last {
+            last = generation;
+            say(&line(&status));
         }
     }
-    let _nobody_reads_on = writeln!(
-        io::stderr(),
-        "{}  draining; a second Ctrl-C ends at once",
-        clock(Timestamp::now())
-    );
+    let now = clock(Timestamp::now());
+    say(&format!("{now}  draining; a second Ctrl-C ends at once"));
+}
+
+fn say(line: &str) {
+    let _nobody_reads_on = writeln!(io::stderr(), "{line}");
 }
 
 fn line(status: &Status) -> String {
@@ -103,7 +122,7 @@ fn line(status: &Status) -> String {
         return String::new();
     };
     format!(
-        "{}  token {} is live until {}; its successor is due at {}; {} of {} slots are taken",
+        "{}  token {}  live until {}  refresh at {}  {} of {} slots taken",
         clock(token.issued_at),
         token.generation,
         clock(token.expires_at),
@@ -118,23 +137,53 @@ fn clock(at: Timestamp) -> String {
 }
 
 fn welcome(demo: &Demo, app: &App, sandbox: &Sandbox, folder: &Path) -> String {
-    let (http, admin) = (&app.http_addresses()[0], &app.admin_addresses()[0]);
     let (lifetime, window) = (&demo.token_lifetime, &demo.window);
-    let sandbox = sandbox.base_url();
-    format!(
+    let (sandbox, folder) = (sandbox.base_url(), folder.display());
+    let token = url(&app.http_addresses()[0], "/v1/token");
+    let mark = "-H 'X-Bearerd-Request: true'";
+    let mut text = format!(
         "\
 bearerd demo: the daemon and a sandbox Truecaller in one process; nothing leaves this machine.
-Tokens live {lifetime}, and at most 10 may be minted in any {window}. The record is in {} and goes with the demo.
+Tokens live {lifetime}, and at most 10 are minted in any {window}. The record is in {folder} and goes with the demo.
 
-Try, in another terminal:
-  curl -H 'X-Bearerd-Request: true' http://{http}/v1/token
-  curl -s 'http://{admin}/readyz?verbose'
-  TOKEN=$(curl -s -H 'X-Bearerd-Request: true' -H 'Accept: text/plain' http://{http}/v1/token)
+Get the live token, in another terminal:
+  curl {mark} {token}
+Spend it at the sandbox, as a service would at Truecaller:
+  TOKEN=$(curl -s {mark} -H 'Accept: text/plain' {token})
   curl -X POST -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' -d '{{}}' {sandbox}/v2/clients/{ACCOUNT}/dynamic_call_record
-Or look: http://{admin}/    Ctrl-C ends it. Times are UTC.
-",
-        folder.display()
-    )
+"
+    );
+    if let Some(admin) = app.admin_addresses().first() {
+        let look = match admin {
+            Address::Tcp { .. } => format!("Watch it in a browser at http://{admin}/, or ask"),
+            Address::Unix(_) => "Ask how it stands".to_owned(),
+        };
+        text.push_str(&format!(
+            "{look}:\n  curl -s {}\n",
+            url(admin, "/readyz?verbose")
+        ));
+    }
+    text.push_str(&format!(
+        "\
+Take Truecaller away, and give it back with false:
+  curl -X POST {mark} -d '{{\"down\": true}}' {sandbox}/_sandbox/switches
+Ctrl-C ends the demo. Times are UTC.
+"
+    ));
+    text
+}
+
+/// How curl is told what to ask; a shell must not take the `?` for a wildcard.
+fn url(address: &Address, path: &str) -> String {
+    let (socket, host) = match address {
+        Address::Tcp { .. } => (String::new(), address.to_string()),
+        Address::Unix(path) => (
+            format!("--unix-socket {} ", path.display()),
+            "localhost".to_owned(),
+        ),
+    };
+    let quote = if path.contains('?') { "'" } else { "" };
+    format!("{socket}{quote}http://{host}{path}{quote}")
 }
 
 enum DemoError {

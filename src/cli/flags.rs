@@ -1,5 +1,7 @@
 //! Flags for the common settings. Each is read and checked as the setting that it sets.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::config::Flag;
@@ -49,6 +51,9 @@ impl Common {
 /// Flags of the demo.
 #[derive(Clone, Debug, Args)]
 pub struct Demo {
+    /// It is refused, so the help does not offer it
+    #[arg(long, hide = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where callers get the token; may be repeated [http.listen]
     #[arg(long, value_name = "ADDRESS")]
     pub http_listen: Vec<String>,

@@ -11,7 +11,7 @@ use crate::record::{Record, Register as _, Swapped, Writer};
 pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
     let config = match config::read(sources) {
         Ok(reading) => reading.config,
-        Err(problems) => return console.tell_problems(&problems),
+        Err(problems) => return console.tell_problems(&problems, sources),
     };
     for warning in &config.warnings {
         console.tell(&format!("warning: {warning}"));

@@ -2,20 +2,25 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::serve::in_runtime;
+use super::serve::{in_runtime, until_signalled};
 use super::{Console, Exit};
 use crate::config::{self, Sources};
 use crate::issuer::{KeyError, KeyFiles};
-use crate::lifecycle::Signals;
 use crate::sandbox::{ApiKey, OverBudget, Sandbox, Settings};
 
 pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
     let config = match config::read_sandbox(sources) {
         Ok(config) => config,
-        Err(problems) => return console.tell_problems(&problems),
+        Err(problems) => return console.tell_problems(&problems, sources),
     };
     match settings(&config) {
-        Ok(settings) => in_runtime(serve(settings, config.key_files.is_none(), console)),
+        Ok(settings) => {
+            let (stop, made_up) = (CancellationToken::new(), config.key_files.is_none());
+            in_runtime(until_signalled(
+                &stop,
+                serve(settings, made_up, &stop, console),
+            ))
+        }
         Err(why) => {
             console.tell(&format!("the sandbox's key: {why}"));
             Exit::BadSettings
@@ -23,27 +28,24 @@ pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
     }
 }
 
-async fn serve(settings: Settings, made_up: bool, console: &mut Console<'_>) -> Exit {
+async fn serve(
+    settings: Settings,
+    made_up: bool,
+    stop: &CancellationToken,
+    console: &mut Console<'_>,
+) -> Exit {
     let told = told(&settings, made_up);
     let bound = match Sandbox::bind(settings).await {
         Ok(bound) => bound,
-        Err(error) => return console.fail(&error.to_string()),
+        Err(error) => return console.fail_with(&error),
     };
     console.print(&format!(
         "{{\"base_url\": \"{}\", {told}}}\n",
         bound.sandbox.base_url()
     ));
-    let signals = match Signals::take() {
-        Ok(signals) => signals,
-        Err(error) => return console.fail(&format!("the signals cannot be taken over: {error}")),
-    };
-    let stop = CancellationToken::new();
-    tokio::select! {
-        ended = bound.run(stop.clone()) => match ended {
-            Ok(()) => Exit::Done,
-            Err(error) => console.fail(&error.to_string()),
-        },
-        () = signals.watch(&stop) => Exit::Failed,
+    match bound.run(stop.clone()).await {
+        Ok(()) => Exit::Done,
+        Err(error) => console.fail_with(&error),
     }
 }
 

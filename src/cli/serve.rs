@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::{Console, Exit};
+use super::{Console, Exit, with_causes};
 use crate::app::App;
 use crate::config::{self, Config, Sources};
 use crate::lifecycle::{self, Signals};
@@ -22,7 +22,7 @@ pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
     }
     let config = match config::read(sources) {
         Ok(reading) => reading.config,
-        Err(problems) => return console.tell_problems(&problems),
+        Err(problems) => return console.tell_problems(&problems, sources),
     };
     if let Err(error) = telemetry::init(&config.log, console.err_colour, std::io::stderr) {
         console.tell(&format!("the log cannot be started: {error}"));
@@ -31,17 +31,17 @@ pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    in_runtime(serve(config, console))
+    let stop = CancellationToken::new();
+    in_runtime(until_signalled(&stop, serve(config, &stop, console)))
 }
 
-async fn serve(config: Config, console: &mut Console<'_>) -> Exit {
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        account = config.account,
-        "starting"
-    );
+async fn serve(config: Config, stop: &CancellationToken, console: &mut Console<'_>) -> Exit {
+    let account = config.account.clone();
     match bind(config, console).await {
-        Ok(app) => live(app, CancellationToken::new()).await,
+        Ok(app) => {
+            info!(version = env!("CARGO_PKG_VERSION"), account, "starting");
+            live(app, stop).await
+        }
         Err(exit) => exit,
     }
 }
@@ -49,7 +49,7 @@ async fn serve(config: Config, console: &mut Console<'_>) -> Exit {
 /// Makes the daemon, or says in one line why there is none.
 pub(super) async fn bind(config: Config, console: &mut Console<'_>) -> Result<App, Exit> {
     App::bind(config).await.map_err(|error| {
-        console.tell(&error.to_string());
+        console.tell(&with_causes(&error));
         if error.is_about_settings() {
             Exit::BadSettings
         } else {
@@ -58,25 +58,30 @@ pub(super) async fn bind(config: Config, console: &mut Console<'_>) -> Result<Ap
     })
 }
 
-/// Serves until a signal, or until something ends that should not. A second signal does not wait for the drain.
-pub(super) async fn live(app: App, stop: CancellationToken) -> Exit {
-    let signals = match Signals::take() {
-        Ok(signals) => signals,
-        Err(error) => {
-            error!(%error, "the signals cannot be taken over");
-            return Exit::Failed;
+/// Serves until `stop`, or until something ends that should not. Told to stop before it began, it begins nothing.
+pub(super) async fn live(app: App, stop: &CancellationToken) -> Exit {
+    if stop.is_cancelled() {
+        return Exit::Done;
+    }
+    match app.run(stop.clone()).await {
+        Ok(()) => {
+            info!("drained");
+            Exit::Done
         }
-    };
+        // It was told when it happened.
+        Err(_) => Exit::Failed,
+    }
+}
+
+/// Does the work, and cancels `stop` at the first signal, however early it comes. A second signal does not wait for the work.
+pub(super) async fn until_signalled(
+    stop: &CancellationToken,
+    work: impl Future<Output = Exit>,
+) -> Exit {
+    let signals = Signals::take().expect("a process may take over its own signals");
     tokio::select! {
-        ended = app.run(stop.clone()) => match ended {
-            Ok(()) => {
-                info!("drained");
-                Exit::Done
-            }
-            // It was told when it happened.
-            Err(_) => Exit::Failed,
-        },
-        () = signals.watch(&stop) => {
+        exit = work => exit,
+        () = signals.watch(stop) => {
             warn!("a second signal: ending at once");
             Exit::Failed
         }

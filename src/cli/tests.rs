@@ -88,12 +88,16 @@ fn help_and_version_are_data_and_a_wrong_flag_is_usage() {
             .collect();
         let (exit, out, _) = bearerd(&arguments, &[]);
         assert_eq!(exit, Exit::Done);
-        assert!(out.contains("Example") && out.contains("--config"), "{out}");
+        assert!(out.contains("Example"), "{out}");
+        assert_eq!(out.contains("--config"), command != "demo", "{out}");
     }
     let (exit, out, err) = bearerd(&["check", "--acount", "x"], &[]);
     assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
     assert!(err.contains("--account"), "{err}");
     assert_eq!(bearerd(&[], &[]).0, Exit::Usage);
+    let (exit, _, err) = bearerd(&["demo", "--config", "bearerd.toml"], &[]);
+    assert_eq!(exit, Exit::Usage);
+    assert!(err.contains("makes its own settings"), "{err}");
 }
 
 #[test]

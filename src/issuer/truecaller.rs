@@ -75,11 +75,16 @@ struct Journey {
 }
 
 impl Truecaller {
-    /// Prepares the client. Fails where the system has no certificate roots to trust.
+    /// Prepares the client. Fails where the system has no certificate roots to trust, if the issuer is asked over TLS.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
         // Whoever installed a provider first, it is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
+        let client = match settings.mint_url.scheme() {
+            // A sandbox on this machine: a bare container, without roots, can have one too.
+            "http" => Client::builder().tls_certs_only([]),
+            _ => Client::builder(),
+        };
+        let client = client
             .user_agent(concat!("bearerd/", env!("CARGO_PKG_VERSION")))
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())

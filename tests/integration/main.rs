@@ -8,12 +8,17 @@
 )]
 #![allow(unreachable_pub, reason = "nothing outside can reach a test")]
 
+mod cli;
+mod demo;
 mod faults;
 mod harness;
 mod house;
 mod kills;
 mod lifecycle;
 mod outage;
+mod readme;
 mod rotation;
+mod settings;
 mod shared_folder;
+mod terminal;
 mod vending;

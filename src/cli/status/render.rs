@@ -90,7 +90,10 @@ impl Page {
             self.line("PARKED", &text, Tone::Bad);
             self.line("", &parked.reason, Tone::Bad);
         }
-        if let Some(trouble) = &document.trouble {
+        let known = document.parked.as_ref().map(|parked| &parked.reason);
+        if let Some(trouble) = &document.trouble
+            && known != Some(&trouble.detail)
+        {
             self.line(
                 "TROUBLE",
                 &format!("{}: {}", trouble.code, trouble.detail),

@@ -1,0 +1,314 @@
+//! Wrong settings: one clear line each, the right exit code, nothing on stdout, and never a secret.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use crate::terminal::{Said, run};
+
+/// In every key file, and pasted where keys must not be.
+const SECRET: &str = "planted-secret-0f1e2d3c4b5a";
+
+const GOOD: &str = r#"[upstream]
+account = "acct-1"
+[[upstream.keys]]
+key_id_file = "DIR/id"
+api_key_file = "DIR/key"
+[record.file]
+folder = "DIR/state"
+[http]
+listen = ["127.0.0.1:0"]
+[admin]
+listen = ["127.0.0.1:0"]
+"#;
+
+/// A folder with key files and settings.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self(tempfile::tempdir().unwrap());
+        desk.write("id", SECRET);
+        desk.write("key", SECRET);
+        desk
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, self.here(text)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn here(&self, text: &str) -> String {
+        text.replace("DIR", self.0.path().to_str().unwrap())
+    }
+
+    /// Runs a command on the settings; nothing that it says may hold the secret.
+    fn run(&self, command: &str, more: &[&str], environment: &[(&str, &str)]) -> Said {
+        let file = self.here("DIR/bearerd.toml");
+        let arguments = [&[command, "--config", &file], more].concat();
+        let said = run(&arguments, environment);
+        for text in [&said.out, &said.err] {
+            assert!(!text.contains(SECRET), "a secret is shown");
+        }
+        said
+    }
+
+    /// The command says these lines and nothing else; what ends with … is only how a line begins.
+    fn refused(&self, said: &Said, code: i32, expected: &[&str]) {
+        assert_eq!((said.code, said.out.as_str()), (Some(code), ""), "{said:?}");
+        let lines: Vec<&str> = said.err.lines().collect();
+        assert_eq!(lines.len(), expected.len(), "{}", said.err);
+        for (line, expected) in lines.iter().zip(expected) {
+            let expected = self.here(expected);
+            match expected.strip_suffix('…') {
+                Some(begin) => assert!(line.starts_with(begin), "{line}\nis not\n{expected}"),
+                None => assert_eq!(*line, expected),
+            }
+        }
+    }
+}
+
+/// What is wrong: a change of the good settings, and the line that tells of it.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "",
+        "[budget]\nlimmit = 3",
+        "budget.limmit: there is no such setting; did you mean budget.limit?",
+    ),
+    (
+        "DIR/key",
+        "DIR/nowhere",
+        "upstream.keys.0.api_key_file: DIR/nowhere cannot be read (No such file or directory (os error 2)); mount it there, or name \
+         another file",
+    ),
+    (
+        "account =",
+        "base_url = \"truecaller\"\naccount =",
+        "upstream.base_url: not a URL; expected such as https://enterprise-portal-noneu.truecaller.com",
+    ),
+    (
+        "account =",
+        "base_url = \"http://truecaller.example\"\naccount =",
+        "upstream.base_url: http:// would show the keys to the network; use https://, or a loopback address",
+    ),
+    (
+        "",
+        "[refresh]\nlead = \"60m\"",
+        "refresh.lead: 1h is not shorter than upstream.token_lifetime (1h), so a token would be due at its birth; expected less than \
+         that, and at least 33m (window 30m + in flight 1m + margin 2m = 33m)",
+    ),
+    ("", "[refresh\nlead", "DIR/bearerd.toml:12:9: not TOML: …"),
+    (
+        "",
+        "[budget]\nlimit = \"ten\"",
+        "budget.limit: a string; expected a whole number from 1 to 1000",
+    ),
+    (
+        "",
+        "[shutdown]\ndeadline = 10",
+        "shutdown.deadline: 10 has no unit; expected a length of time …",
+    ),
+    (
+        "account = \"acct-1\"\n",
+        "",
+        "upstream.account: it is missing; set the clientAccountId that Truecaller gave you",
+    ),
+    (
+        "127.0.0.1:0",
+        "127.0.0.1:7290",
+        "admin.listen: 127.0.0.1:7290 is taken by http.listen; give each listener its own address",
+    ),
+    (
+        "[http]\nlisten = [\"127.0.0.1:0\"]",
+        "[http]\nlisten = [\"0.0.0.0:0\"]",
+        "http.listen: 0.0.0.0:0 can be reached from other machines, and would give them the token; …",
+    ),
+    (
+        "api_key_file =",
+        "api_key = \"planted-secret-0f1e2d3c4b5a\"\napi_key_file =",
+        "upstream.keys.0.api_key: keys come from files only, and what is written here is not used; …",
+    ),
+    (
+        "DIR/key",
+        "planted-secret-0f1e2d3c4b5a",
+        "upstream.keys.0.api_key_file: not a path (it is not shown, in case it is the key itself); …",
+    ),
+    (
+        "DIR/state",
+        "DIR/id/state",
+        "record.file.folder: the state folder DIR/id/state cannot be made (Not a directory (os error 20)); make it, owned by the user \
+         that runs bearerd, or name another",
+    ),
+    (
+        "DIR/state",
+        "/proc/bearerd",
+        "record.file.folder: the state folder /proc/bearerd cannot be made (No such file or directory (os error 2)); …",
+    ),
+];
+
+#[test]
+fn each_wrong_setting_is_one_line_and_78() {
+    for (from, to, line) in WRONG {
+        let desk = Desk::new();
+        let text = match *from {
+            "" => format!("{GOOD}{to}\n"),
+            from => GOOD.replace(from, to),
+        };
+        desk.write("bearerd.toml", &text);
+        for command in ["serve", "check", "init"] {
+            let mut said = desk.run(command, &[], &[]);
+            // `check` has shown the settings by the time it tries the folder.
+            if command == "check" && line.contains("the state folder") {
+                assert!(said.out.contains("[record.file]"), "{said:?}");
+                said.out.clear();
+            }
+            desk.refused(&said, 78, &[line]);
+        }
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let desk = Desk::new();
+    let text = GOOD
+        .replace("acct-1", "a/b")
+        .replace("DIR/key", "DIR/nowhere");
+    desk.write(
+        "bearerd.toml",
+        &format!("{text}[budget]\nlimmit = 3\n[log]\nformat = \"xml\"\n"),
+    );
+    let expected = [
+        "budget.limmit: …",
+        "log.format: \"xml\" is wrong; …",
+        "BEARERD_BUDGET__WINDOW: \"30\" has no unit; …",
+        "upstream.account: character 2 is not allowed; …",
+        "upstream.keys.0.api_key_file: …",
+    ];
+    for command in ["serve", "check"] {
+        let said = desk.run(command, &[], &[("BEARERD_BUDGET__WINDOW", "30")]);
+        desk.refused(&said, 78, &expected);
+    }
+}
+
+#[test]
+fn a_key_in_the_environment_or_a_flag_is_not_repeated() {
+    let desk = Desk::new();
+    desk.write("bearerd.toml", GOOD);
+    let said = desk.run("serve", &[], &[("BEARERD_UPSTREAM__API_KEY", SECRET)]);
+    desk.refused(
+        &said,
+        78,
+        &["BEARERD_UPSTREAM__API_KEY: keys come from files only, …"],
+    );
+    let said = desk.run("serve", &["--log-level", SECRET], &[]);
+    desk.refused(&said, 78, &["--log-level: part 1 is neither a level …"]);
+}
+
+#[test]
+fn a_port_in_use_is_one_line_and_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let desk = Desk::new();
+    desk.write("bearerd.toml", GOOD);
+    for flag in ["--http-listen", "--admin-listen"] {
+        let said = desk.run("serve", &[flag, &address], &[]);
+        let line = format!(
+            "{address} is in use by another process: stop that process, or listen on another port"
+        );
+        desk.refused(&said, 1, &[&line]);
+    }
+    assert_eq!(
+        desk.run("check", &["--http-listen", &address], &[]).code,
+        Some(0),
+        "a daemon that runs holds its port"
+    );
+}
+
+#[test]
+fn a_machine_without_certificate_roots_is_told_what_it_lacks() {
+    let desk = Desk::new();
+    desk.write("bearerd.toml", GOOD);
+    let none = [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")];
+    let line = "the HTTP client for the upstream cannot be made (are there certificate roots on this machine? the package is \
+                ca-certificates): …";
+    desk.refused(&desk.run("serve", &[], &none), 1, &[line]);
+}
+
+#[test]
+fn a_record_that_is_not_ours_is_never_touched() {
+    let desk = Desk::new();
+    desk.write("bearerd.toml", GOOD);
+    assert_eq!(desk.run("init", &["--account", "other"], &[]).code, Some(0));
+    let theirs = fs::read(desk.here("DIR/state/record.json")).unwrap();
+    desk.refused(
+        &desk.run("serve", &[], &[]),
+        78,
+        &["record: the record there belongs to account other, and upstream.account is acct-1; name another record.file.folder, or mend \
+           upstream.account"],
+    );
+    let check = desk.run("check", &[], &[]);
+    assert_eq!(check.code, Some(78));
+    assert!(
+        check.err.contains("belongs to account \"other\""),
+        "{}",
+        check.err
+    );
+    assert_eq!(
+        fs::read(desk.here("DIR/state/record.json")).unwrap(),
+        theirs
+    );
+
+    desk.write("state/record.json", "{\"format\": \"9.0\"}");
+    desk.refused(
+        &desk.run("serve", &[], &[]),
+        78,
+        &["record: the record at DIR/state/record.json has format 9.0, and this version reads up to 1.x; start a newer bearerd"],
+    );
+    let check = desk.run("check", &[], &[]);
+    assert_eq!((check.code, check.err.lines().count()), (Some(78), 1));
+    assert_eq!(
+        fs::read_to_string(desk.here("DIR/state/record.json")).unwrap(),
+        "{\"format\": \"9.0\"}"
+    );
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    for arguments in [
+        &["serve", "--frob"][..],
+        &["frob"],
+        &["check", "--format", "xml"],
+        &["status", "--admin", "nowhere"],
+        &["demo", "--config", "/dev/null"],
+        &[],
+    ] {
+        let said = run(arguments, &[]);
+        assert_eq!(
+            (said.code, said.out.as_str()),
+            (Some(2), ""),
+            "{arguments:?}"
+        );
+        assert!(!said.err.is_empty());
+    }
+}
+
+#[test]
+fn without_any_settings_it_is_said_where_to_begin() {
+    // A machine that has the usual file is not one without settings.
+    if std::path::Path::new(bearerd::config::DEFAULT_FILE).exists() {
+        return;
+    }
+    for command in ["serve", "check"] {
+        let said = run(&[command], &[]);
+        assert_eq!(said.code, Some(78));
+        let last = said.err.lines().last().unwrap();
+        assert!(
+            last.contains("--config") && last.contains("bearerd demo"),
+            "{last}"
+        );
+    }
+}
