@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
-
-use bearerd::sandbox::Gate;
 
 use crate::harness::{Daemon, PATIENCE, Scale, World};
 
@@ -39,37 +38,57 @@ fn record(path: &Path) -> Option<Value> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Waits until the record shows something that it did not show at first.
-async fn record_shows<T: PartialEq>(path: &Path, what: impl Fn(&Value) -> Option<T>) {
-    let at_first = record(path).and_then(|record| what(&record));
-    loop {
-        let now = record(path).and_then(|record| what(&record));
-        if now.is_some() && now != at_first {
-            return;
+/// Looks until the record shows something else than `before`, without a pause: these moments are short.
+fn spin(path: &Path, before: Option<u64>, what: fn(&Value) -> Option<u64>) -> bool {
+    let end = Instant::now() + Duration::from_millis(700);
+    while Instant::now() < end {
+        let shown = record(path).and_then(|record| what(&record));
+        if shown.is_some() && shown != before {
+            return true;
         }
-        tokio::task::yield_now().await;
     }
+    false
 }
 
-/// Lets a daemon live until the moment, or until it is clear that the moment does not come in this life.
-async fn live_until(moment: Moment, gate: &Gate, world: &World, dice: &mut fastrand::Rng) -> bool {
-    let path = world.record();
-    let arrived = world.sandbox.arrivals() as u64;
-    let claim = |record: &Value| record["claim"]["attempt"].as_u64();
-    let token = |record: &Value| record["token"]["generation"].as_u64();
+fn claim(record: &Value) -> Option<u64> {
+    record["claim"]["attempt"].as_u64()
+}
+
+fn token(record: &Value) -> Option<u64> {
+    record["token"]["generation"].as_u64()
+}
+
+/// Starts a daemon, lets it live until the moment, and kills it. False if the moment did not come in this life.
+async fn live_and_die(moment: Moment, world: &World, dice: &mut fastrand::Rng) -> bool {
+    let gate = world.sandbox.hold_mints();
     if !matches!(moment, Moment::Underway) {
         gate.open();
     }
-    let come = async {
-        match moment {
-            Moment::Random => sleep(Duration::from_millis(dice.u64(0..60))).await,
-            Moment::Reserved => record_shows(&path, claim).await,
-            Moment::Underway => world.sandbox.arrived(arrived + 1).await,
-            Moment::Answered => world.sandbox.answered(arrived + 1).await,
-            Moment::Committed => record_shows(&path, token).await,
-        }
+    let before = record(&world.record());
+    let arrived = world.sandbox.arrivals() as u64;
+    let daemon = world.start().await;
+    let looking = |what: fn(&Value) -> Option<u64>| {
+        let (path, before) = (world.record(), before.as_ref().and_then(what));
+        spawn_blocking(move || spin(&path, before, what))
     };
-    timeout(Duration::from_millis(700), come).await.is_ok()
+    let patience = Duration::from_millis(700);
+    let came = match moment {
+        Moment::Random => {
+            sleep(Duration::from_millis(dice.u64(0..60))).await;
+            true
+        }
+        Moment::Reserved => looking(claim).await.unwrap(),
+        Moment::Underway => timeout(patience, world.sandbox.arrived(arrived + 1))
+            .await
+            .is_ok(),
+        Moment::Answered => timeout(patience, world.sandbox.answered(arrived + 1))
+            .await
+            .is_ok(),
+        Moment::Committed => looking(token).await.unwrap(),
+    };
+    daemon.kill();
+    gate.open();
+    came
 }
 
 #[tokio::test]
@@ -89,11 +108,7 @@ async fn a_hundred_and_twenty_kills_never_cost_a_mint_too_many() {
     let mut came = [0; MOMENTS.len()];
     for round in 0..120 {
         let index = round % MOMENTS.len();
-        let gate = world.sandbox.hold_mints();
-        let daemon = world.start().await;
-        came[index] += i32::from(live_until(MOMENTS[index], &gate, &world, &mut dice).await);
-        daemon.kill();
-        gate.open();
+        came[index] += i32::from(live_and_die(MOMENTS[index], &world, &mut dice).await);
     }
     println!(
         "{:?} came {came:?} times in {} mints",
