@@ -355,7 +355,6 @@ async fn where_a_new_token_revokes_the_old_one_nobody_holds_a_dead_token_for_lon
     world.finish();
 }
 
-#[ignore = "the wait after a loss is still shared out over the time of a token that the lost mint has revoked"]
 #[tokio::test]
 async fn where_a_new_token_revokes_the_old_one_a_lost_answer_makes_the_next_attempt_urgent() {
     let world = revoking(due_at_once(long_lived(Duration::from_secs(10))).await).await;
