@@ -20,7 +20,7 @@ use crate::harness::{Daemon, PATIENCE, Reply, Scale, World};
 use rows::{Outcome, Row, rows};
 
 /// So many worlds of one table turn at the same time; they mostly wait.
-const WORLDS: usize = 8;
+const WORLDS: usize = 12;
 
 /// Hours and minutes: after the first attempt nothing happens while a test looks.
 fn slow() -> Scale {
