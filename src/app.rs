@@ -182,7 +182,8 @@ impl App {
                 self.api.clone().serve(listener, callers.drain()),
             );
         }
-        keeper.spawn("keeper", self.driver.run(keeper.drain()));
+        // It begins no attempt once callers are drained, and ends once none is under way.
+        keeper.spawn("keeper", self.driver.run(callers.drain(), keeper.drain()));
         for listener in self.operators {
             info!(address = %listener.local_address(), "answering operators");
             operators.spawn(

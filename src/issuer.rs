@@ -2,13 +2,16 @@
 
 pub mod truecaller;
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::clock::Stamp;
 use crate::token::Secret;
@@ -160,16 +163,41 @@ impl KeyFiles {
     }
 }
 
-/// One line of visible ASCII; the line's end is not a part of it.
-fn read_secret(path: &PathBuf) -> Result<Secret, KeyError> {
-    let text = fs::read_to_string(path).map_err(|why| KeyError::Unreadable {
-        path: path.clone(),
+/// The longest line that may be a key.
+const MOST_BYTES: u64 = 4096;
+
+/// One line of visible ASCII; the line's end is not a part of it. A pipe or a device is not waited for.
+fn read_secret(path: &Path) -> Result<Secret, KeyError> {
+    let unreadable = |why| KeyError::Unreadable {
+        path: path.to_owned(),
         why,
-    })?;
-    let text = zeroize::Zeroizing::new(text);
-    let line = text.trim_end_matches(['\r', '\n']);
-    if line.is_empty() || line.len() > 4096 || !line.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(KeyError::NotAKey { path: path.clone() });
+    };
+    let not_a_key = || KeyError::NotAKey {
+        path: path.to_owned(),
+    };
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "the flag is a small positive number"
+    )]
+    let no_wait = OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(no_wait)
+        .open(path)
+        .map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::other("it is not a regular file")));
+    }
+    let mut text = Zeroizing::new(Vec::new());
+    file.take(MOST_BYTES + 2)
+        .read_to_end(&mut text)
+        .map_err(unreadable)?;
+    let line = std::str::from_utf8(&text)
+        .map_err(|_| not_a_key())?
+        .trim_end_matches(['\r', '\n']);
+    let fits = (1..=MOST_BYTES as usize).contains(&line.len());
+    if !fits || !line.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(not_a_key());
     }
     Ok(Secret::new(line.to_owned()))
 }
@@ -177,6 +205,7 @@ fn read_secret(path: &PathBuf) -> Result<Secret, KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn key(id: &str, key: &str) -> Key {
         Key {

@@ -99,6 +99,8 @@ pub struct Keeper {
     /// The register failed, and is left alone until then.
     register_retry: Option<Duration>,
     register_failures: u32,
+    /// The last swap failed: a load that succeeds since does not mean that the register serves.
+    unwritable: bool,
     register_trouble: Option<String>,
     moved_aside: Option<String>,
     keys: Option<(String, u32)>,
@@ -108,6 +110,8 @@ pub struct Keeper {
     trouble: Option<Trouble>,
     attempts: VecDeque<AttemptStatus>,
     first_offset: Option<i128>,
+    /// The wall clock's distance from the boot clock when we last wrote.
+    written_offset: Option<i128>,
     clock_step: f64,
     dice: fastrand::Rng,
     retired: bool,
@@ -125,6 +129,7 @@ impl Keeper {
             stale: true,
             register_retry: None,
             register_failures: 0,
+            unwritable: false,
             register_trouble: None,
             moved_aside: None,
             keys: None,
@@ -134,6 +139,7 @@ impl Keeper {
             trouble: None,
             attempts: VecDeque::new(),
             first_offset: None,
+            written_offset: None,
             clock_step: 0.0,
             dice: fastrand::Rng::with_seed(seed),
             retired: false,
@@ -225,7 +231,8 @@ impl Keeper {
         }
         let Some(seen) = &self.seen else { return };
         match &self.phase {
-            Phase::Idle if seen.dirty || self.wall_moved(seen, now) => {
+            // After a failed write the same record is written again, to learn whether the register serves.
+            Phase::Idle if seen.dirty || self.unwritable || self.wall_moved(seen, now) => {
                 let next = seen.record.clone();
                 self.phase = Phase::Storing;
                 self.swap(next, now, outputs);
@@ -312,12 +319,14 @@ impl Keeper {
             .is_none_or(|(generation, _)| generation < token.generation)
     }
 
-    /// True if the wall clock has been set since our last write, by which another boot would reckon.
+    /// True if the wall clock has been set since the last write, by which another boot would reckon. Where two daemons of one boot
+    /// see different wall clocks, each writes once, and not in turns.
     fn wall_moved(&self, seen: &Seen, now: Stamp) -> bool {
         let written = &seen.record.written;
         let ours = written.boot_id == self.settings.boot_id && seen.version.is_some();
         let skew = i128::try_from(self.settings.rules.skew.as_nanos()).unwrap_or(i128::MAX);
-        ours && (offset(now) - offset(written.at)).abs() > skew
+        let differs = |other: i128| (offset(now) - other).abs() > skew;
+        ours && differs(offset(written.at)) && self.written_offset.is_none_or(differs)
     }
 
     /// Keeps the largest distance that the wall clock has moved against the boot clock.

@@ -226,7 +226,7 @@ impl Vend {
         self.generation.subscribe()
     }
 
-    /// How things stand, as of the keeper's last step (at most five seconds ago).
+    /// How things stand, as of the keeper's last step (at most a second ago).
     pub fn status(&self) -> Arc<Status> {
         self.status.load_full()
     }

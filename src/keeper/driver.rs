@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -16,12 +16,15 @@ use tracing::{debug, info, warn};
 use super::metrics::Metrics;
 use super::{Input, Keeper, Note, Output, Settings};
 use crate::clock::Clock;
-use crate::issuer::{Issuer, KeyFiles, Keys};
+use crate::issuer::{Issuer, KeyError, KeyFiles, Keys};
 use crate::record::{Loaded, Register, Swapped};
 use crate::vend::{Command, Live, RefreshOutcome, ReportOutcome, Vend};
 
-/// The longest sleep: tokio's timers stand still while the machine is suspended.
-const TICK: Duration = Duration::from_secs(5);
+/// The longest sleep: tokio's timers stand still while the machine is suspended, and do not see the wall clock step.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often the key files are read again.
+const KEYS_LOOK: Duration = Duration::from_secs(5);
 
 /// So many identical failures in a row are told loudly.
 const LOUD: u32 = 3;
@@ -60,6 +63,7 @@ pub struct Driver {
     keeper: Keeper,
     metrics: Metrics,
     under_way: JoinSet<Input>,
+    reading: JoinSet<Result<Keys, KeyError>>,
     told: Told,
     retired: bool,
 }
@@ -73,26 +77,28 @@ impl Driver {
             keeper,
             metrics: Metrics::new(registry),
             under_way: JoinSet::new(),
+            reading: JoinSet::new(),
             told: Told::default(),
             retired: false,
         }
     }
 
-    /// Keeps the token until the drain begins, and then until nothing is under way. Dropping it leaves the record as true as a
-    /// crash does.
-    pub async fn run(mut self, drain: CancellationToken) {
+    /// Keeps the token until `drain`, and then until nothing is under way; begins no attempt once `retire` is cancelled. Dropping
+    /// it leaves the record as true as a crash does.
+    pub async fn run(mut self, retire: CancellationToken, drain: CancellationToken) {
         let keys = keys_input(&self.parts.keys);
         self.step(keys, None);
         let register = Arc::clone(&self.parts.register);
         let mut changed = register.changed();
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !(drain.is_cancelled() && self.keeper.at_rest()) {
+        let mut looks = interval(KEYS_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ending = false;
+        while !(ending && self.keeper.at_rest()) {
             let now = self.parts.clock.now();
             let wake = self
                 .keeper
                 .next_wake(now)
-                .map_or(TICK, |at| at.saturating_sub(now.boot));
+                .map_or(TICK, |at| at.saturating_sub(now.boot).min(TICK));
             let (input, asker) = tokio::select! {
                 Some(done) = self.under_way.join_next() => (self.ended(done), None),
                 Some(command) = self.parts.commands.recv() => asked(command),
@@ -101,8 +107,16 @@ impl Driver {
                     (Input::Changed, None)
                 }
                 () = sleep(wake) => (Input::Tick, None),
-                _ = ticks.tick() => (self.keys_again().unwrap_or(Input::Tick), None),
-                () = drain.cancelled(), if !self.retired => {
+                Some(read) = self.reading.join_next() => (self.keys_read(read), None),
+                _ = looks.tick() => {
+                    self.read_keys();
+                    continue;
+                }
+                () = drain.cancelled(), if !ending => {
+                    ending = true;
+                    continue;
+                }
+                () = retire.cancelled(), if !self.retired => {
                     self.retired = true;
                     self.keeper.retire();
                     (Input::Tick, None)
@@ -171,7 +185,7 @@ impl Driver {
             .spawn(async move { Input::Minted(issuer.mint(&key, send_by).await) });
     }
 
-    /// What a finished task came to. A task that panicked is an answer too: what it was doing may or may not have happened.
+    /// What a finished task came to. A panic goes on here, and brings the process down: what it was doing is unknown.
     fn ended(&self, done: Result<Input, tokio::task::JoinError>) -> Input {
         let input = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let name = self.parts.register.name();
@@ -193,20 +207,26 @@ impl Driver {
         input
     }
 
-    /// Reads the key files again; what cannot be read leaves the keys as they were.
-    fn keys_again(&mut self) -> Option<Input> {
-        match self.parts.key_files.read() {
+    /// Reads the key files again, away from the thread that serves: they may lie on a disk that hangs. One reading at a time.
+    fn read_keys(&mut self) {
+        if self.reading.is_empty() {
+            let files = self.parts.key_files.clone();
+            self.reading.spawn_blocking(move || files.read());
+        }
+    }
+
+    /// What cannot be read leaves the keys as they were.
+    fn keys_read(&mut self, read: Result<Result<Keys, KeyError>, JoinError>) -> Input {
+        let read = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        self.told.keys(read.as_ref().err());
+        match read {
             Ok(keys) if keys != self.parts.keys => {
                 info!(keys = keys.count(), "the keys have changed");
                 let input = keys_input(&keys);
                 self.parts.keys = keys;
-                Some(input)
+                input
             }
-            Ok(_) => None,
-            Err(error) => {
-                debug!(%error, "the keys cannot be read again; those at hand are kept");
-                None
-            }
+            _ => Input::Tick,
         }
     }
 }
@@ -241,9 +261,29 @@ fn swapped_name(outcome: &Swapped) -> &'static str {
 struct Told {
     last_failure: Option<Note>,
     times: u32,
+    keys_failures: u32,
 }
 
 impl Told {
+    /// How reading the keys again went: the first failures loudly, and the recovery once.
+    fn keys(&mut self, failure: Option<&KeyError>) {
+        match failure {
+            Some(error) => {
+                self.keys_failures = self.keys_failures.saturating_add(1);
+                if self.keys_failures <= LOUD {
+                    warn!(%error, "the keys cannot be read again; those at hand are kept");
+                } else {
+                    debug!(%error, "the keys cannot be read again; those at hand are kept");
+                }
+            }
+            None if self.keys_failures > 0 => {
+                self.keys_failures = 0;
+                info!("the keys can be read again");
+            }
+            None => {}
+        }
+    }
+
     fn tell(&mut self, note: &Note) {
         match note {
             Note::RegisterDown(_) | Note::Failed(_) | Note::Odd(_) => {

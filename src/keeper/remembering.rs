@@ -6,6 +6,7 @@ use crate::record::{Failure, Loaded, Record, RegisterError, Swapped, Version, Wr
 
 impl Keeper {
     pub(super) fn swap(&mut self, mut next: Record, now: Stamp, outputs: &mut Vec<Output>) {
+        self.written_offset = Some(super::offset(now));
         next.revision += 1;
         next.written = self.writer(now);
         let next = Box::new(next);
@@ -43,7 +44,10 @@ impl Keeper {
             let told = format!("the record there belongs to account {}", record.account);
             return self.register_failed(&told, now, outputs);
         }
-        self.register_serves(outputs);
+        // That it can be read says nothing of the writes that failed.
+        if !self.unwritable {
+            self.register_serves(outputs);
+        }
         let unsure = self.unsure.take();
         let seen = match loaded.found {
             Some((record, version))
@@ -180,6 +184,7 @@ impl Keeper {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         match outcome {
             Swapped::Done(version) => {
+                self.unwritable = false;
                 self.register_serves(outputs);
                 if let Some(record) = written {
                     self.seen = Some(Seen {
@@ -196,11 +201,13 @@ impl Keeper {
                 self.phase = only_settling(phase);
             }
             Swapped::Unavailable(error) => {
+                self.unwritable = true;
                 self.stale = true;
                 self.phase = only_settling(phase);
                 self.register_failed(&error.to_string(), now, outputs);
             }
             Swapped::Unknown(error) => {
+                self.unwritable = true;
                 self.stale = true;
                 self.phase = match phase {
                     // A slot that is not known to be durable is not spent: it is given back, should it be there.

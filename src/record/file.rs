@@ -102,24 +102,20 @@ impl FileRegister {
             folder: folder.to_owned(),
             seen: Mutex::new(None),
         };
-        let lock = place.open_lock().map_err(|why| {
+        let read_only = |why| {
             let (folder, why) = named(why);
             OpenError::ReadOnly { folder, why }
-        })?;
+        };
+        let lock = place.open_lock().map_err(read_only)?;
         match lock.try_lock() {
-            Ok(()) | Err(TryLockError::WouldBlock) => {}
+            Ok(()) => place.probe().map_err(read_only)?,
+            // Another daemon is writing here at this very moment, so it can be written here.
+            Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(why)) => {
-                return Err(OpenError::NoLocks {
-                    folder: folder.to_owned(),
-                    why,
-                });
+                let (folder, why) = named(why);
+                return Err(OpenError::NoLocks { folder, why });
             }
         }
-        drop(lock);
-        place.probe().map_err(|why| {
-            let (folder, why) = named(why);
-            OpenError::ReadOnly { folder, why }
-        })?;
         Ok(Self {
             place: Arc::new(place),
         })
@@ -191,9 +187,12 @@ impl Place {
         let mut text = Zeroizing::new(Vec::new());
         match OpenOptions::new()
             .read(true)
-            .custom_flags(NO_FOLLOW)
+            .custom_flags(NO_FOLLOW | NO_WAIT)
             .open(&self.record)
         {
+            Ok(file) if !file.metadata().map_err(io)?.is_file() => {
+                return Err(io(io::Error::other("it is not a regular file")));
+            }
             Ok(file) => file.take(MOST_BYTES).read_to_end(&mut text).map_err(io)?,
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
             Err(why) => return Err(io(why)),
@@ -290,21 +289,10 @@ impl Place {
         file.sync_all()
     }
 
-    /// Finds out at the start whether files can be made here, rather than at the first mint.
+    /// Finds out at the start whether files can be made here, rather than at the first mint. Called under the lock.
     fn probe(&self) -> io::Result<()> {
-        // Containers that share the folder may share their process ids too.
-        let probe = self
-            .folder
-            .join(format!("probe.{:016x}", fastrand::u64(..)));
-        let made = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&probe);
-        let written =
-            made.and_then(|mut file| file.write_all(b"probe").and_then(|()| file.sync_all()));
-        let removed = fs::remove_file(&probe);
-        written.and(removed)
+        self.write_fresh(b"probe")?;
+        fs::remove_file(&self.fresh)
     }
 
     fn open_lock(&self) -> io::Result<File> {
@@ -320,11 +308,13 @@ impl Place {
     /// The folder's lock, which dropping gives back.
     fn locked(&self) -> Result<File, RegisterError> {
         let doing = || format!("lock {}", self.lock.display());
-        let lock = self.open_lock().map_err(|why| failed(&doing(), &why))?;
         let step = Duration::from_millis(5);
         for _ in 0..LOCK_PATIENCE.as_millis() / step.as_millis() {
+            let lock = self.open_lock().map_err(|why| failed(&doing(), &why))?;
             match lock.try_lock() {
-                Ok(()) => return Ok(lock),
+                Ok(()) if self.is_the_lock(&lock) => return Ok(lock),
+                // Somebody removed the file between our opening and locking it: what we hold, nobody else asks for.
+                Ok(()) => {}
                 Err(TryLockError::WouldBlock) => std::thread::sleep(step),
                 Err(TryLockError::Error(why)) => return Err(failed(&doing(), &why)),
             }
@@ -333,6 +323,13 @@ impl Place {
             &doing(),
             &"another process has held it for a second",
         ))
+    }
+
+    fn is_the_lock(&self, lock: &File) -> bool {
+        match (lock.metadata(), fs::symlink_metadata(&self.lock)) {
+            (Ok(held), Ok(named)) => held.ino() == named.ino() && held.dev() == named.dev(),
+            _ => false,
+        }
     }
 
     fn look(&self) -> Option<Look> {
@@ -354,6 +351,13 @@ impl Place {
     reason = "the flag is a small positive number"
 )]
 const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
+
+/// A pipe in the place of a file is opened at once, and then refused.
+#[expect(
+    clippy::cast_possible_wrap,
+    reason = "the flag is a small positive number"
+)]
+const NO_WAIT: i32 = OFlags::NONBLOCK.bits() as i32;
 
 fn version_of(text: &[u8]) -> Version {
     Version(Sha256::digest(text).to_vec())

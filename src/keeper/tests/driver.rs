@@ -109,7 +109,10 @@ fn start(issuer: Scripted) -> Running {
         commands,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(Driver::new(parts, &prometheus::Registry::new()).run(CancellationToken::new()));
+    tasks.spawn(
+        Driver::new(parts, &prometheus::Registry::new())
+            .run(CancellationToken::new(), CancellationToken::new()),
+    );
     Running {
         vend,
         issuer,

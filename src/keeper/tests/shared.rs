@@ -184,3 +184,34 @@ fn a_refresh_that_another_daemon_served_is_not_made_twice() {
     world.run(10 * MINUTE);
     assert_eq!(world.arrivals.len(), before + 1);
 }
+
+#[test]
+fn daemons_of_one_boot_that_see_different_wall_clocks_do_not_write_in_turns() {
+    let mut world = World::running(2);
+    world.own_wall(1, SignedDuration::from_hours(5));
+    world.kill(1);
+    world.start(1);
+    // The one ahead takes the other's token for expired, and mints one that both believe.
+    world.run(5 * MINUTE);
+    let revision = world.cell.as_ref().unwrap().0.revision;
+    world.run(15 * MINUTE);
+    assert_eq!(world.cell.as_ref().unwrap().0.revision, revision);
+}
+
+#[test]
+fn a_register_that_can_be_read_but_not_written_is_down_and_is_asked_ever_more_rarely() {
+    let mut world = World::running(1);
+    world.run(64 * MINUTE);
+    let token = world.vends(0).cloned();
+    world.fates = vec![Fate::Unavailable; 1000].into();
+    world.refresh(0);
+    world.run(MINUTE);
+    let tried = 1000 - world.fates.len();
+    assert!((5..=9).contains(&tried), "1 s, doubling to 15 s: {tried} writes in a minute");
+    let status = world.life(0).keeper.status(world.stamp(0), "file");
+    assert!(!status.register.up && status.register.detail.is_some());
+    assert_eq!(world.vends(0).cloned(), token);
+    world.fates.clear();
+    world.run(20 * SECOND);
+    assert!(world.life(0).keeper.status(world.stamp(0), "file").register.up);
+}

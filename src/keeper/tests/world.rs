@@ -48,6 +48,8 @@ pub(super) enum Reply {
 
 pub(super) struct Machine {
     pub(super) boots: u32,
+    /// Another machine whose boot this one shares; only their wall clocks differ.
+    twin: Option<usize>,
     booted: Duration,
     wall_ahead: SignedDuration,
     frozen_until: Duration,
@@ -126,6 +128,7 @@ impl World {
     pub(super) fn new(rules: Rules, daemons: usize) -> Self {
         let machine = Machine {
             boots: 1,
+            twin: None,
             booted: 90_000 * SECOND,
             wall_ahead: SignedDuration::ZERO,
             frozen_until: Duration::ZERO,
@@ -176,10 +179,20 @@ impl World {
         self.daemons[daemon].machine = self.machines.len();
         self.machines.push(Machine {
             boots: 1,
+            twin: None,
             booted: 12_345 * SECOND,
             wall_ahead,
             frozen_until: Duration::ZERO,
         });
+    }
+
+    /// Shows a daemon another wall clock on the machine that it is on.
+    pub(super) fn own_wall(&mut self, daemon: usize, wall_ahead: SignedDuration) {
+        let twin = self.daemons[daemon].machine;
+        let Machine { boots, booted, .. } = self.machines[twin];
+        self.own_machine(daemon, wall_ahead);
+        let machine = self.machines.last_mut().unwrap();
+        (machine.boots, machine.booted, machine.twin) = (boots, booted, Some(twin));
     }
 
     pub(super) fn stamp(&self, machine: usize) -> Stamp {
@@ -194,6 +207,7 @@ impl World {
 
     pub(super) fn boot_id(&self, machine: usize) -> BootId {
         let boots = self.machines[machine].boots;
+        let machine = self.machines[machine].twin.unwrap_or(machine);
         BootId::new(format!("machine-{machine}-boot-{boots}"))
     }
 
