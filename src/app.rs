@@ -25,6 +25,12 @@ use crate::record::memory::MemoryRegister;
 use crate::record::{Loaded, Register, RegisterError};
 use crate::vend::{Status, Vend};
 
+/// Files that callers' connections leave free: for the record, the issuer, the listeners and the log.
+const OWN_FILES: usize = 48;
+
+/// Connections that one admin listener may hold.
+const OPERATORS: usize = 32;
+
 /// A daemon that has its addresses and has not begun to serve.
 pub struct App {
     driver: Driver,
@@ -175,7 +181,11 @@ impl App {
     /// Serves until `stop`: then callers are answered to the end, an attempt under way is settled, and operators are answered last.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Ended> {
         let [mut callers, mut keeper, mut operators] = self.stages;
+        let open_files = lifecycle::raise_open_files();
+        let for_callers = open_files.saturating_sub(OWN_FILES + self.operators.len() * OPERATORS);
+        let each = (for_callers / self.http.len().max(1)).max(1);
         for listener in self.http {
+            let listener = listener.at_most(each);
             info!(address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
@@ -185,6 +195,7 @@ impl App {
         // It begins no attempt once callers are drained, and ends once none is under way.
         keeper.spawn("keeper", self.driver.run(callers.drain(), keeper.drain()));
         for listener in self.operators {
+            let listener = listener.at_most(OPERATORS);
             info!(address = %listener.local_address(), "answering operators");
             operators.spawn(
                 "admin listener",

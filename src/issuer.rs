@@ -265,4 +265,21 @@ mod tests {
                 .contains("cannot be read")
         );
     }
+
+    #[test]
+    fn a_pipe_or_a_device_in_the_place_of_a_key_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        for path in [pipe, PathBuf::from("/dev/zero"), folder.path().to_owned()] {
+            let files = KeyFiles {
+                pairs: vec![(path.clone(), path)],
+            };
+            assert!(matches!(files.read(), Err(KeyError::Unreadable { .. })));
+        }
+    }
 }

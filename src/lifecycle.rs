@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
@@ -108,6 +108,24 @@ pub async fn run(
 pub fn hide_memory() -> std::io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
+}
+
+/// Lets this process open as many files and sockets as it may at the most, and says how many that is.
+pub fn raise_open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // A limit that cannot be raised is still the limit.
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit.maximum
+    } else {
+        limit.current
+    };
+    current
+        .and_then(|files| usize::try_from(files).ok())
+        .unwrap_or(usize::MAX)
 }
 
 /// The signals that end a process.

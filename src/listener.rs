@@ -128,6 +128,7 @@ impl BindError {
 pub struct Listener {
     door: Door,
     address: Address,
+    most: usize,
 }
 
 enum Door {
@@ -136,6 +137,13 @@ enum Door {
 }
 
 impl Listener {
+    /// Lets so many connections be open at a time; who comes later waits to be accepted. Without this there is no bound.
+    #[must_use]
+    pub fn at_most(mut self, connections: usize) -> Self {
+        self.most = connections;
+        self
+    }
+
     /// Opens the address; a Unix socket gets [`SOCKET_MODE`].
     pub async fn bind(address: &Address) -> Result<Self, BindError> {
         Self::bind_with_mode(address, SOCKET_MODE).await
@@ -202,7 +210,11 @@ async fn bind_tcp(address: &Address, host: &str, port: u16) -> Result<Listener, 
                     port: bound.port(),
                 };
                 let door = Door::Tcp(listener);
-                return Ok(Listener { door, address });
+                return Ok(Listener {
+                    door,
+                    address,
+                    most: usize::MAX,
+                });
             }
             Err(error) => last = error,
         }
@@ -240,6 +252,7 @@ fn bind_unix(address: &Address, path: &Path, mode: u32) -> Result<Listener, Bind
     Ok(Listener {
         door: Door::Unix(listener, file),
         address: address.clone(),
+        most: usize::MAX,
     })
 }
 

@@ -59,9 +59,12 @@ pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: Cancel
         closing: Arc::default(),
     });
     let mut failures = 0;
+    let mut full = Full::default();
     loop {
+        let room = connections.len() < listener.most;
+        full.tell(&listener, !room);
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if room => accepted,
             Some(ended) = connections.join_next() => {
                 note(&ended);
                 continue;
@@ -201,6 +204,25 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Bound<S> {
     fn call(&self, request: Request<Incoming>) -> Answering {
         let answer = self.service.answer(request, &self.connection);
         Answering::new(answer, &self.closing, &self.connection.drain)
+    }
+}
+
+/// Whether a listener has as many connections as it may; told when it begins and when it ends.
+#[derive(Default)]
+struct Full(bool);
+
+impl Full {
+    fn tell(&mut self, listener: &Listener, full: bool) {
+        if full == self.0 {
+            return;
+        }
+        self.0 = full;
+        let (address, most) = (listener.local_address(), listener.most);
+        if full {
+            tracing::warn!(%address, most, "as many connections as there may be; who comes now waits");
+        } else {
+            tracing::info!(%address, "there is room for connections again");
+        }
     }
 }
 

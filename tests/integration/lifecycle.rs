@@ -132,7 +132,7 @@ async fn an_abort_leaves_no_core() {
     let cores = world.path("cores");
     std::fs::create_dir(&cores).unwrap();
     let settings = world.write("core.toml", &world.toml(&world.state(), "core"));
-    let daemon = Daemon::start_where_cores_fall(&cores, &settings, &world.captured).await;
+    let daemon = Daemon::start_under("-c unlimited", &cores, &settings, &world.captured).await;
     daemon.first_token().await;
     daemon.signal(Signal::ABORT);
     assert!(!daemon.ended().await.success());
@@ -141,5 +141,34 @@ async fn an_abort_leaves_no_core() {
         0,
         "a core file was left"
     );
+    world.finish();
+}
+
+#[tokio::test]
+async fn callers_that_hang_on_take_nothing_that_a_refresh_needs() {
+    let world = World::new(Scale::brisk()).await;
+    let settings = world.write("few.toml", &world.toml(&world.state(), "few"));
+    let daemon = Daemon::start_under(
+        "-n 160",
+        world.path(".").as_path(),
+        &settings,
+        &world.captured,
+    )
+    .await;
+    let first = daemon.first_token().await;
+    // More than may be open at all; those above the bound are not accepted, and wait.
+    let mut idle = Vec::new();
+    for _ in 0..400 {
+        idle.push(TcpStream::connect(&daemon.http).await.unwrap());
+    }
+    let later = |status: &serde_json::Value| {
+        status["token"]["generation"].as_u64() > Some(first.generation() + 2)
+    };
+    daemon.until("the token has rotated", later).await;
+    assert_eq!(daemon.ask_admin("/livez").await.status, 200);
+    drop(idle);
+    let token = daemon.token().await;
+    assert_eq!(world.sandbox.spend(&token.access_token()).status(), 200);
+    assert!(daemon.stop().await.success());
     world.finish();
 }

@@ -173,3 +173,54 @@ fn the_operator_reads_the_slug_but_never_a_key() {
     };
     assert!(detail.len() < 250);
 }
+
+/// A clock that stands still.
+struct Still(Stamp);
+
+impl Clock for Still {
+    fn now(&self) -> Stamp {
+        self.0
+    }
+
+    fn boot_id(&self) -> crate::clock::BootId {
+        crate::clock::BootId::new("boot")
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_once_the_reservation_is_too_old() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let settings = Settings {
+        mint_url: format!("http://{}/token", listener.local_addr().unwrap())
+            .parse()
+            .unwrap(),
+        timeout: Duration::from_millis(200),
+        lifetime: LIFETIME,
+    };
+    let now = journey().sent_at;
+    let issuer = Truecaller::new(settings, Arc::new(Still(now))).unwrap();
+    let just_before = now.boot - Duration::from_nanos(1);
+    let answer = issuer.mint(&key(), just_before).await;
+    assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
+    let nobody = listener.accept().unwrap_err();
+    assert_eq!(
+        nobody.kind(),
+        std::io::ErrorKind::WouldBlock,
+        "not even a connection was made"
+    );
+
+    // A nanosecond later it is in time, and the listener that never answers makes it a loss.
+    let answer = issuer.mint(&key(), now.boot).await;
+    assert!(
+        matches!(
+            answer,
+            Answer::Lost {
+                answered: false,
+                ..
+            }
+        ),
+        "{answer:?}"
+    );
+    assert!(listener.accept().is_ok());
+}

@@ -207,11 +207,21 @@ fn a_register_that_can_be_read_but_not_written_is_down_and_is_asked_ever_more_ra
     world.refresh(0);
     world.run(MINUTE);
     let tried = 1000 - world.fates.len();
-    assert!((5..=9).contains(&tried), "1 s, doubling to 15 s: {tried} writes in a minute");
+    assert!(
+        (5..=9).contains(&tried),
+        "1 s, doubling to 15 s: {tried} writes in a minute"
+    );
     let status = world.life(0).keeper.status(world.stamp(0), "file");
     assert!(!status.register.up && status.register.detail.is_some());
     assert_eq!(world.vends(0).cloned(), token);
     world.fates.clear();
     world.run(20 * SECOND);
-    assert!(world.life(0).keeper.status(world.stamp(0), "file").register.up);
+    assert!(
+        world
+            .life(0)
+            .keeper
+            .status(world.stamp(0), "file")
+            .register
+            .up
+    );
 }

@@ -84,15 +84,16 @@ impl Daemon {
         Self::spawn(command, captured).await
     }
 
-    /// Starts a daemon in a folder where the system would leave a core file.
-    pub async fn start_where_cores_fall(
+    /// Starts a daemon in a folder of its own, under a limit as `ulimit` writes it.
+    pub async fn start_under(
+        limit: &str,
         folder: &Path,
         settings: &Path,
         captured: &Captured,
     ) -> Self {
+        let binary = env!("CARGO_BIN_EXE_bearerd");
         let script = format!(
-            "ulimit -c unlimited; exec {} serve --config {}",
-            env!("CARGO_BIN_EXE_bearerd"),
+            "ulimit {limit}; exec {binary} serve --config {}",
             settings.display()
         );
         let mut command = Command::new("sh");
