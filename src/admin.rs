@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Refusals;
@@ -60,10 +60,8 @@ struct Room {
     startup_grace: Duration,
     since: Stamp,
     page: Page,
-    before_scrape: Option<Hook>,
+    token_usable: IntGauge,
 }
-
-type Hook = Box<dyn Fn(Stamp) + Send + Sync>;
 
 impl Admin {
     /// What answers on all admin listeners of the process. `draining` is the process's drain, which makes it unready; these
@@ -77,6 +75,13 @@ impl Admin {
         draining: CancellationToken,
     ) -> Self {
         let since = clock.now();
+        let token_usable = crate::metrics::register(
+            &registry,
+            IntGauge::new(
+                "bearerd_token_usable",
+                "1 if a live token can be vended now, else 0.",
+            ),
+        );
         Self(Arc::new(Room {
             vend,
             clock,
@@ -87,16 +92,8 @@ impl Admin {
             startup_grace: settings.startup_grace,
             since,
             page: Page::new(),
-            before_scrape: None,
+            token_usable,
         }))
-    }
-
-    /// Calls this before each answer of `/metrics`, for gauges that depend on the time. Must come before the first clone.
-    #[must_use]
-    pub fn before_scrape(mut self, hook: impl Fn(Stamp) + Send + Sync + 'static) -> Self {
-        let room = Arc::get_mut(&mut self.0).expect("it is set before anything is served");
-        room.before_scrape = Some(Box::new(hook));
-        self
     }
 
     /// Answers on this listener until the drain has begun and every request that had arrived is answered. Dropping it cuts the

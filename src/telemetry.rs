@@ -3,7 +3,10 @@
 //! The filter can be changed while the process runs. A bare level is bearerd's own; what bearerd is built on stays at `warn`
 //! unless it is asked for by name.
 
+mod queue;
+
 use std::fmt;
+use std::io::stderr;
 use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
@@ -13,6 +16,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, reload};
+
+pub use queue::LastLines;
+use queue::Queue;
 
 /// How the log looks and how much of it there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,17 +145,27 @@ impl FilterHandle {
     }
 }
 
-/// Starts the log of this process. Colour is for terminals; the caller knows whether `writer` is one and whether it is wanted.
+/// Why the log could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// There is no thread to write it.
+    #[error("no thread can be started for the log")]
+    Thread(#[from] std::io::Error),
+    /// It was started before.
+    #[error("there is a log already")]
+    Twice(#[from] TryInitError),
+}
+
+/// Starts the log of this process, on stderr. Colour is for terminals; the caller knows whether stderr is one and whether it is
+/// wanted. A log that nobody reads makes nobody wait. Keep the last lines until the process ends.
 ///
 /// # Errors
-/// If a log was started before.
-pub fn init<W>(settings: &Settings, colour: bool, writer: W) -> Result<FilterHandle, TryInitError>
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    let (subscriber, handle) = subscriber(settings, colour, writer);
+/// If a log was started before, or no thread can be.
+pub fn init(settings: &Settings, colour: bool) -> Result<(FilterHandle, LastLines), InitError> {
+    let (queue, last) = Queue::start(stderr())?;
+    let (subscriber, handle) = subscriber(settings, colour, queue);
     subscriber.try_init()?;
-    Ok(handle)
+    Ok((handle, last))
 }
 
 /// The log that [`init`] starts, for one thread or one test.

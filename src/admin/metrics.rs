@@ -11,9 +11,8 @@ const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Room {
     pub(super) fn metrics(&self) -> Response<Body> {
-        if let Some(hook) = &self.before_scrape {
-            hook(self.clock.now());
-        }
+        // Derived at each question, as readiness is.
+        self.token_usable.set(i64::from(self.usable()));
         let mut body = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut body) {
             Ok(()) => document(FORMAT, body),

@@ -58,9 +58,10 @@ async fn show(demo: &Demo, stop: &CancellationToken, console: &mut Console<'_>) 
             return console.fail(&format!("the demo's key cannot be written: {error}"));
         }
     };
-    if let Err(error) = telemetry::init(&config.log, console.err_colour, io::stderr) {
-        return console.fail(&format!("the log cannot be started: {error}"));
-    }
+    let _last_lines = match telemetry::init(&config.log, console.err_colour) {
+        Ok((_, last_lines)) => last_lines,
+        Err(error) => return console.fail(&with_causes(&error)),
+    };
     match bind(config, console).await {
         Ok(app) => {
             console.tell(&welcome(demo, &app, &sandbox.sandbox, folder.path()));

@@ -24,10 +24,10 @@ pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
         Ok(reading) => reading.config,
         Err(problems) => return console.tell_problems(&problems, sources),
     };
-    if let Err(error) = telemetry::init(&config.log, console.err_colour, std::io::stderr) {
-        console.tell(&format!("the log cannot be started: {error}"));
-        return Exit::Failed;
-    }
+    let _last_lines = match telemetry::init(&config.log, console.err_colour) {
+        Ok((_, last_lines)) => last_lines,
+        Err(error) => return console.fail(&with_causes(&error)),
+    };
     for warning in &config.warnings {
         warn!("{warning}");
     }

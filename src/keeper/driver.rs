@@ -163,8 +163,7 @@ impl Driver {
             }
         }
         let status = self.keeper.status(now, self.parts.register.name());
-        let usable = self.parts.vend.current(now).is_ok();
-        self.metrics.show(&status, usable);
+        self.metrics.show(&status);
         self.parts.vend.publish_status(status);
     }
 

@@ -25,7 +25,6 @@ const OUTCOMES: [&str; 6] = [
 pub(super) struct Metrics {
     expiry: Gauge,
     generation: IntGauge,
-    usable: IntGauge,
     attempts: Vec<(&'static str, Class, IntCounter)>,
     duration: Histogram,
     last_success: Gauge,
@@ -76,10 +75,6 @@ impl Metrics {
             generation: int_gauge(
                 "bearerd_token_generation",
                 "The generation of the newest token; 0 before the first.",
-            ),
-            usable: int_gauge(
-                "bearerd_token_usable",
-                "1 if a live token can be vended now, else 0.",
             ),
             attempts: OUTCOMES
                 .into_iter()
@@ -156,7 +151,7 @@ impl Metrics {
     }
 
     /// Shows how things stand.
-    pub(super) fn show(&self, status: &Status, usable: bool) {
+    pub(super) fn show(&self, status: &Status) {
         let token = status.token.as_ref();
         self.expiry
             .set(token.map_or(0.0, |token| unix(token.expires_at)));
@@ -179,7 +174,6 @@ impl Metrics {
         self.record_up.set(i64::from(status.register.up));
         self.clock_step.set(status.clock_step_seconds);
         self.parked.set(i64::from(status.parked.is_some()));
-        self.usable.set(i64::from(usable));
     }
 }
 

@@ -1,0 +1,188 @@
+//! A log that makes nobody wait: lines go through a bounded queue to a thread that writes them.
+//!
+//! Where nobody reads the log, or reads it too slowly, lines are dropped and counted, and the daemon goes on serving.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// So many lines may wait to be written.
+const LINES: usize = 1024;
+
+/// How long the end of the process waits for the last lines.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+enum Message {
+    Line(Vec<u8>),
+    /// Answered once every line before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// Where the log's lines go in.
+#[derive(Clone)]
+pub(super) struct Queue {
+    messages: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Waits for the last lines when it is dropped, but not long.
+pub struct LastLines(Queue);
+
+impl Queue {
+    /// Starts the thread that writes. Keep what comes with the queue until the process ends.
+    pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Self, LastLines)> {
+        let (messages, receiver) = sync_channel(LINES);
+        let queue = Self {
+            messages,
+            dropped: Arc::default(),
+        };
+        let dropped = Arc::clone(&queue.dropped);
+        let writing = move || write_all(&receiver, out, &dropped);
+        thread::Builder::new().name("log".into()).spawn(writing)?;
+        Ok((queue.clone(), LastLines(queue)))
+    }
+}
+
+fn write_all(messages: &Receiver<Message>, mut out: impl Write, dropped: &AtomicU64) {
+    for message in messages {
+        // A log that cannot be written has nobody left to be told.
+        let _written = match message {
+            Message::Line(line) => out.write_all(&line),
+            Message::Flush(done) => {
+                let flushed = out.flush();
+                let _nobody_waits = done.try_send(());
+                flushed
+            }
+        };
+        let lost = dropped.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let _written = writeln!(
+                out,
+                "{lost} lines of the log were dropped: nobody read them in time"
+            );
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line {
+            queue: self,
+            text: Vec::with_capacity(256),
+        }
+    }
+}
+
+/// One line on its way into the queue, sent when it is dropped.
+pub(super) struct Line<'a> {
+    queue: &'a Queue,
+    text: Vec<u8>,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let line = Message::Line(std::mem::take(&mut self.text));
+        if let Err(TrySendError::Full(_)) = self.queue.messages.try_send(line) {
+            self.queue.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        let (done, written) = sync_channel(1);
+        // Where the queue is full nobody reads, and there is nothing to wait for.
+        if self.0.messages.try_send(Message::Flush(done)).is_ok() {
+            let _in_time = written.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A reader that takes nothing until it is told to.
+    struct Stuck(Receiver<()>, Page);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _released = self.0.recv();
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_line_is_written_before_the_end() {
+        let page = Page::default();
+        let (queue, last) = Queue::start(page.clone()).unwrap();
+        for number in 0..100 {
+            writeln!(queue.make_writer(), "line {number}").unwrap();
+        }
+        drop(last);
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 100);
+        assert!(text.ends_with("line 99\n"));
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_makes_nobody_wait_and_is_told_what_it_missed() {
+        let page = Page::default();
+        let (release, released) = channel();
+        let (queue, last) = Queue::start(Stuck(released, page.clone())).unwrap();
+        // This would never end if a line waited for its reader.
+        for number in 0..5_000 {
+            writeln!(queue.make_writer(), "line {number}").unwrap();
+        }
+        drop(release);
+        drop(last);
+        drop(queue);
+        let deadline = std::iter::repeat_with(|| {
+            thread::yield_now();
+            String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+        });
+        let text = deadline
+            .take(10_000_000)
+            .find(|text| text.contains("were dropped"))
+            .unwrap();
+        assert!(text.starts_with("line 0\n"));
+    }
+}
