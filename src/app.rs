@@ -13,8 +13,8 @@ use crate::api::http::{self, Api};
 use crate::caller::Refusals;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
+use crate::issuer::KeyError;
 use crate::issuer::truecaller::Truecaller;
-use crate::issuer::{Issuer, KeyError};
 use crate::keeper;
 use crate::keeper::driver::{Driver, Parts};
 use crate::lifecycle::{self, Ended, Stage};
@@ -74,6 +74,16 @@ pub enum BindError {
     /// An address cannot be taken.
     #[error(transparent)]
     Listener(#[from] listener::BindError),
+    /// A name that should mean this machine leads to an address that others can reach.
+    #[error(
+        "http.listen: {written} leads to {address}, which other machines can reach; write 127.0.0.1 or [::1]"
+    )]
+    Reachable {
+        /// What the settings say.
+        written: Address,
+        /// Where it led.
+        address: Address,
+    },
 }
 
 impl BindError {
@@ -81,7 +91,7 @@ impl BindError {
     pub fn is_about_settings(&self) -> bool {
         matches!(
             self,
-            Self::Folder(_) | Self::OtherAccount { .. } | Self::Keys(_)
+            Self::Folder(_) | Self::OtherAccount { .. } | Self::Keys(_) | Self::Reachable { .. }
         ) || matches!(self, Self::Register(RegisterError::NewerFormat { .. }))
     }
 }
@@ -92,65 +102,53 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let register = open_register(&config.register)?;
         let loaded = load(register.as_ref(), &config.account).await?;
-        let keys = config.keys.read()?;
-        let issuer: Arc<dyn Issuer> = Arc::new(Truecaller::new(config.issuer, Arc::clone(&clock))?);
-        let registry = metrics::registry();
         let (vend, commands) = Vend::new(Status {
             account: config.account.clone(),
             ..Status::default()
         });
-        let settings = keeper::Settings {
-            account: config.account,
-            rules: config.rules,
-            absent: config.absent,
-            holder: format!("{}-{:016x}", std::process::id(), fastrand::u64(..)),
-            boot_id: clock.boot_id(),
-            short_lead: config.short_lead,
-        };
+        let settings = keeper_settings(&config, clock.as_ref());
         let parts = Parts {
             settings,
             register,
-            issuer,
+            issuer: Arc::new(Truecaller::new(config.issuer, Arc::clone(&clock))?),
             loaded: Some(loaded),
-            keys,
+            keys: config.keys.read()?,
             key_files: config.keys,
             clock: Arc::clone(&clock),
             vend: Arc::clone(&vend),
             commands,
         };
-        let driver = Driver::new(parts, &registry);
-        let stages = [Stage::new(), Stage::new(), Stage::new()];
+        let registry = metrics::registry();
         let refusals = Refusals::register(&registry);
-        let api_metrics = api::Metrics::register(&registry);
-        let api_settings = http::Settings {
-            hosts: config.http.hosts,
+        let stages = [Stage::new(), Stage::new(), Stage::new()];
+        let driver = Driver::new(parts, &registry);
+        let api = {
+            let (vend, clock) = (Arc::clone(&vend), Arc::clone(&clock));
+            let settings = http::Settings {
+                hosts: config.http.hosts,
+            };
+            Api::new(
+                &settings,
+                vend,
+                clock,
+                &api::Metrics::register(&registry),
+                &refusals,
+            )
         };
-        let api = Api::new(
-            &api_settings,
-            Arc::clone(&vend),
-            Arc::clone(&clock),
-            &api_metrics,
-            &refusals,
-        );
-        let admin_settings = admin::Settings {
-            hosts: config.admin.hosts,
-            startup_grace: config.admin.startup_grace,
+        let admin = {
+            let (vend, draining) = (Arc::clone(&vend), stages[0].drain());
+            let settings = admin::Settings {
+                hosts: config.admin.hosts,
+                startup_grace: config.admin.startup_grace,
+            };
+            Admin::new(&settings, vend, clock, registry, &refusals, draining)
         };
-        let draining = stages[0].drain();
-        let admin = Admin::new(
-            &admin_settings,
-            Arc::clone(&vend),
-            clock,
-            registry,
-            &refusals,
-            draining,
-        );
         Ok(Self {
             driver,
             vend,
             api,
             admin,
-            http: bind_all(&config.http.listen).await?,
+            http: bind_callers(&config.http.listen).await?,
             operators: bind_all(&config.admin.listen).await?,
             stages,
             deadline: config.shutdown_deadline,
@@ -206,6 +204,17 @@ impl App {
     }
 }
 
+fn keeper_settings(config: &Config, clock: &dyn Clock) -> keeper::Settings {
+    keeper::Settings {
+        account: config.account.clone(),
+        rules: config.rules.clone(),
+        absent: config.absent,
+        holder: format!("{}-{:016x}", std::process::id(), fastrand::u64(..)),
+        boot_id: clock.boot_id(),
+        short_lead: config.short_lead,
+    }
+}
+
 /// Opens the register that the settings name.
 pub fn open_register(settings: &config::Register) -> Result<Arc<dyn Register>, OpenError> {
     Ok(match settings {
@@ -224,6 +233,21 @@ async fn load(register: &dyn Register, account: &str) -> Result<Loaded, BindErro
         }),
         _ => Ok(loaded),
     }
+}
+
+/// Opens what callers reach: only this machine may, until there is TLS.
+async fn bind_callers(addresses: &[Address]) -> Result<Vec<Listener>, BindError> {
+    let listeners = bind_all(addresses).await?;
+    for (written, listener) in addresses.iter().zip(&listeners) {
+        let address = listener.local_address();
+        if !address.is_local() {
+            return Err(BindError::Reachable {
+                written: written.clone(),
+                address: address.clone(),
+            });
+        }
+    }
+    Ok(listeners)
 }
 
 async fn bind_all(addresses: &[Address]) -> Result<Vec<Listener>, listener::BindError> {

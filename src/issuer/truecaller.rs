@@ -128,11 +128,11 @@ impl Truecaller {
                 judge(&response, journey, key, self.settings.lifetime)
             }
             Ok(Err(error)) if error.is_connect() || error.is_builder() => Answer::NotSent {
-                detail: causes(&error),
+                detail: causes(error),
             },
             Ok(Err(error)) => Answer::Lost {
                 answered: false,
-                detail: causes(&error),
+                detail: causes(error),
             },
             Err(_) => Answer::Lost {
                 answered: false,
@@ -312,9 +312,10 @@ fn shown(text: &str, key: &Key) -> String {
 }
 
 /// An error with its causes, without the address: it is the operator's own and may be long.
-fn causes(error: &reqwest::Error) -> String {
+fn causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
     let mut texts = Vec::new();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
         texts.push(error.to_string());
         cause = error.source();

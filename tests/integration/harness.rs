@@ -125,7 +125,7 @@ impl World {
             keys: Mutex::default(),
             upstream: String::new(),
             extra: String::new(),
-            level: "trace",
+            level: "trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,tokio=trace",
         };
         world.write_keys();
         world
