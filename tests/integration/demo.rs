@@ -64,6 +64,14 @@ impl Demo {
     }
 }
 
+/// The keys and the token in the demo's folder.
+fn secrets(folder: &Path) -> [String; 3] {
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&read("state/record.json")).unwrap();
+    let token = record["token"]["secret"].as_str().unwrap().to_owned();
+    [read("key_id"), read("api_key"), token]
+}
+
 #[test]
 fn what_it_prints_works_and_nothing_is_left_of_it() {
     let demo = Demo::start();
@@ -87,10 +95,15 @@ fn what_it_prints_works_and_nothing_is_left_of_it() {
         demo.process.err().contains(folder.to_str().unwrap()),
         "it says where its record is"
     );
+    let secrets = secrets(folder);
 
     demo.process.signal(Signal::INT);
     let said = demo.process.end();
     assert_eq!((said.code, said.out.as_str()), (Some(0), ""));
+    assert!(
+        secrets.iter().all(|secret| !said.err.contains(secret)),
+        "it says a secret"
+    );
     assert!(said.err.contains("draining"), "{}", said.err);
     assert_eq!(Demo::folders(demo.place.path()), Vec::<PathBuf>::new());
 }
