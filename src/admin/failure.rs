@@ -1,6 +1,5 @@
 //! Everything that an operator's request can fail with, and how each failure is told.
 
-use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use crate::caller::guard::Refusal;
@@ -73,17 +72,19 @@ impl Failure {
             title,
             detail,
             retry_after,
+            allow: self.allow(),
+        }
+    }
+
+    fn allow(&self) -> Option<&'static str> {
+        match self {
+            Self::WrongMethod { allow } => Some(allow),
+            _ => None,
         }
     }
 
     pub(super) fn response(&self) -> Response<Body> {
-        let mut response = self.problem().response();
-        if let Self::WrongMethod { allow } = self {
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static(allow));
-        }
-        response
+        self.problem().response()
     }
 }
 

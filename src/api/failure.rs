@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use crate::caller::guard::Refusal;
@@ -172,6 +171,13 @@ impl Failure {
         }
     }
 
+    fn allow(&self) -> Option<&'static str> {
+        match self {
+            Self::WrongMethod { allow } => Some(allow),
+            _ => None,
+        }
+    }
+
     /// The problem, as every transport may tell it.
     pub fn problem(&self) -> Problem {
         let Row(status, word, title) = self.row();
@@ -181,18 +187,13 @@ impl Failure {
             title,
             detail: self.detail(),
             retry_after: self.retry_after(),
+            allow: self.allow(),
         }
     }
 
     /// The answer over HTTP.
     pub fn response(&self) -> Response<Body> {
-        let mut response = self.problem().response();
-        if let Self::WrongMethod { allow } = self {
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static(allow));
-        }
-        response
+        self.problem().response()
     }
 }
 

@@ -172,3 +172,13 @@ async fn callers_that_hang_on_take_nothing_that_a_refresh_needs() {
     assert!(daemon.stop().await.success());
     world.finish();
 }
+
+#[tokio::test]
+async fn a_closed_terminal_drains_too() {
+    let world = World::new(Scale::still()).await;
+    let daemon = world.start().await;
+    daemon.first_token().await;
+    daemon.signal(Signal::HUP);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    world.finish();
+}
