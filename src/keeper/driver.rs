@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use super::{Input, Keeper, Note, Output, Settings};
 use crate::clock::Clock;
 use crate::issuer::{Issuer, KeyError, KeyFiles, Keys};
-use crate::record::{Loaded, Register, Swapped};
+use crate::record::{Loaded, Register, RegisterError, Swapped};
 use crate::vend::{Command, Live, RefreshOutcome, ReportOutcome, Vend};
 
 /// The longest sleep: tokio's timers stand still while the machine is suspended, and do not see the wall clock step.
@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How often the key files are read again.
 const KEYS_LOOK: Duration = Duration::from_secs(5);
+
+/// How long a register may take. A disk that hangs is told as a register that does not serve.
+const REGISTER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// So many identical failures in a row are told loudly.
 const LOUD: u32 = 3;
@@ -137,8 +140,12 @@ impl Driver {
                 Output::Load => self.load(),
                 Output::Swap { seen, next } => {
                     let register = Arc::clone(&self.parts.register);
-                    self.under_way
-                        .spawn(async move { Input::Swapped(register.swap(seen, *next).await) });
+                    self.under_way.spawn(async move {
+                        let swap = timeout(REGISTER_PATIENCE, register.swap(seen, *next)).await;
+                        Input::Swapped(
+                            swap.unwrap_or_else(|_| Swapped::Unknown(no_answer("write"))),
+                        )
+                    });
                 }
                 Output::Mint { key, send_by } => self.mint(key, send_by),
                 Output::Publish { token, suspect } => {
@@ -173,8 +180,10 @@ impl Driver {
             return;
         }
         let register = Arc::clone(&self.parts.register);
-        self.under_way
-            .spawn(async move { Input::Loaded(register.load().await) });
+        self.under_way.spawn(async move {
+            let load = timeout(REGISTER_PATIENCE, register.load()).await;
+            Input::Loaded(load.unwrap_or_else(|_| Err(no_answer("read"))))
+        });
     }
 
     fn mint(&mut self, key: u32, send_by: Duration) {
@@ -227,6 +236,13 @@ impl Driver {
             }
             _ => Input::Tick,
         }
+    }
+}
+
+fn no_answer(doing: &str) -> RegisterError {
+    RegisterError::Io {
+        doing: format!("{doing} the record"),
+        why: format!("no answer within {REGISTER_PATIENCE:?}"),
     }
 }
 

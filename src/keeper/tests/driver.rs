@@ -5,8 +5,8 @@ use crate::clock::{BootId, Clock, Stamp};
 use crate::issuer::{Answer, Issuer, Key, KeyFiles, Minted, Pending};
 use crate::keeper::Settings;
 use crate::keeper::driver::{Driver, Parts};
-use crate::record::Absent;
 use crate::record::memory::MemoryRegister;
+use crate::record::{Absent, Loaded, Record, Register, RegisterError, Swapped, Version};
 use crate::token::{Generation, Secret};
 use crate::vend::status::Status;
 use crate::vend::{RefreshOutcome, ReportOutcome, Vend};
@@ -81,6 +81,10 @@ struct Running {
 }
 
 fn start(issuer: Scripted) -> Running {
+    start_on(Arc::new(MemoryRegister::new()), issuer)
+}
+
+fn start_on(register: Arc<dyn Register>, issuer: Scripted) -> Running {
     let keys = tempfile::tempdir().unwrap();
     for name in ["id", "key"] {
         fs::write(keys.path().join(name), "first\n").unwrap();
@@ -100,7 +104,7 @@ fn start(issuer: Scripted) -> Running {
             boot_id: BootId::new("boot"),
             short_lead: false,
         },
-        register: Arc::new(MemoryRegister::new()),
+        register,
         issuer: Arc::clone(&issuer) as Arc<dyn Issuer>,
         keys: key_files.read().unwrap(),
         key_files,
@@ -215,4 +219,46 @@ async fn it_is_idle_while_there_is_nothing_to_do() {
     let after = running.vend.status().at;
     let apart = after.unwrap().duration_since(before.unwrap());
     assert!(apart >= SignedDuration::from_secs(4), "{apart:?}");
+}
+
+/// A disk that hangs: nothing that is asked of it ever ends.
+struct Hung;
+
+impl Register for Hung {
+    fn load(&self) -> crate::record::Pending<'_, Result<Loaded, RegisterError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn swap(&self, _: Option<Version>, _: Record) -> crate::record::Pending<'_, Swapped> {
+        Box::pin(std::future::pending())
+    }
+
+    fn changed(&self) -> crate::record::Pending<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn name(&self) -> &'static str {
+        "hung"
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_register_that_never_answers_is_told_as_down() {
+    let running = start_on(Arc::new(Hung), Scripted::default());
+    sleep(6 * SECOND).await;
+    let register = running.vend.status().register.clone();
+    assert!(!register.up);
+    assert_eq!(
+        register.detail.as_deref(),
+        Some("read the record: no answer within 5s")
+    );
+    let refused = running.vend.refresh().await.unwrap();
+    assert!(matches!(
+        refused,
+        RefreshOutcome::Refused {
+            waiting_for: "register",
+            ..
+        }
+    ));
+    assert_eq!(running.asked(), 0, "nothing is minted without a record");
 }
