@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -93,7 +93,8 @@ impl Driver {
         self.step(keys, None);
         let register = Arc::clone(&self.parts.register);
         let mut changed = register.changed();
-        let mut looks = interval(KEYS_LOOK);
+        // The keys at hand were read just now.
+        let mut looks = interval_at(Instant::now() + KEYS_LOOK, KEYS_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ending = false;
         while !(ending && self.keeper.at_rest()) {
