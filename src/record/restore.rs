@@ -138,7 +138,13 @@ impl Record {
         next.not_before = latest.chain([quarantine]).max_by_key(|at| at.boot);
         let parked = [&self.parked, &held.parked].into_iter().flatten();
         next.parked = parked.max_by_key(|it| it.retry_at.boot).cloned();
-        if self.keys.fingerprint != held.keys.fingerprint || self.keys.refused < held.keys.refused {
+        let tried_later = if self.keys.fingerprint == held.keys.fingerprint {
+            self.keys.refused < held.keys.refused
+        } else {
+            // A record that was just made has tried none.
+            self.keys.fingerprint.is_empty() || self.generation < held.generation
+        };
+        if tried_later {
             next.keys.clone_from(&held.keys);
         }
         let ends =

@@ -261,6 +261,38 @@ fn what_was_lost_is_merged_back_with_the_later_time_and_a_quarantine() {
 }
 
 #[test]
+fn the_keys_that_were_tried_last_are_the_ones_that_stay_refused() {
+    let parked = |fingerprint: &str, generation| Record {
+        generation: Generation(generation),
+        keys: KeyTrial {
+            fingerprint: fingerprint.into(),
+            cursor: 0,
+            refused: 2,
+        },
+        parked: Some(Parked {
+            since: at(300),
+            retry_at: at(1200),
+            reason: "refused".into(),
+        }),
+        ..written()
+    };
+    let merged = |found: &Record, held: &Record| {
+        let merged = found.merged_with(held, at(410), &rules());
+        merged.keys.fingerprint
+    };
+    let (older, newer) = (parked("older", 20), parked("newer", 30));
+    assert_eq!(
+        merged(&newer, &older),
+        "newer",
+        "a process that stood still for long knows older keys"
+    );
+    assert_eq!(merged(&older, &newer), "newer");
+    // A record that was just made has tried none, and its generation is the present second.
+    let untried = parked("", 40);
+    assert_eq!(merged(&untried, &newer), "newer");
+}
+
+#[test]
 fn the_same_slot_counts_as_long_as_the_later_of_the_two_says() {
     let held = written();
     let mut found = held.clone();
