@@ -136,7 +136,12 @@ impl Budget {
         let period = self.period();
         let asked_at = now + period;
         // An instant further ahead than a whole period cannot be true; it counts as spent now.
-        let mut instants: Vec<Duration> = frees_at.map(|at| at.min(asked_at)).collect();
+        let counting = frees_at.filter(|at| *at > now);
+        let mut instants: Vec<Duration> = counting.map(|at| at.min(asked_at)).collect();
+        if instants.len() < slots.get() as usize {
+            // A limiter is left that nothing counts against.
+            return now;
+        }
         instants.sort_unstable();
         let newest = &instants[instants.len().saturating_sub(slots.get() as usize)..];
 
@@ -148,7 +153,7 @@ impl Budget {
             FakeRelativeClock,
             NoOpMiddleware<_>,
         > = RateLimiter::new(quota, HashMapStateStore::default(), clock.clone());
-        let zero = newest.first().copied().unwrap_or(asked_at);
+        let zero = newest[0];
         let mut at = zero;
         for (cell, &instant) in newest.iter().enumerate() {
             clock.advance(instant - at);
