@@ -1,0 +1,249 @@
+//! What goes wrong, and when: a plan that is drawn up before the world begins, so that it can be cut down afterwards.
+
+use crate::clocks::{DAY, HOUR, Nanos};
+use crate::setting::{Setting, Store};
+
+/// Every kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The issuer counts, and its answer never comes.
+    AnswerLost,
+    /// The issuer counts long after it was asked, and nobody hears of it.
+    CountedLate,
+    /// 5xx, and counted.
+    ServerError,
+    /// 2xx that cannot be read, and counted.
+    Garbled,
+    /// 429.
+    Throttled,
+    /// 401 for the first of the keys.
+    KeyRefused,
+    /// 400, whatever the key.
+    AllRefused,
+    /// No byte leaves.
+    Unreachable,
+    /// Answers come just before, or just after, the time-out.
+    Slow,
+    /// The token of the mint before is given again.
+    Repeated,
+    /// The token is older than the request.
+    Aged,
+    /// The request is delivered twice; the second copy counts for the issuer's own limit.
+    Duplicated,
+    /// Every token given so far is revoked.
+    Revoked,
+    /// One node cannot reach the register.
+    Partition,
+    /// Nobody can.
+    RegisterDown,
+    /// The register answers late, and tells of changes late.
+    Lag,
+    /// A write is answered with nothing known of it: done, not done, or done later.
+    UnknownWrite,
+    /// Somebody else writes the same record again.
+    Conflict,
+    /// The record is gone.
+    Lost,
+    /// An older copy of the record comes back.
+    Stale,
+    /// Nothing can be written, and all can be read.
+    Full,
+    /// The record is cut off in the middle.
+    Torn,
+    /// The machine loses its power; what was not synced is lost.
+    PowerLoss,
+    /// The wall clock is set ahead.
+    StepForward,
+    /// The wall clock is set back.
+    StepBack,
+    /// The boot clock begins to run up to 500 ppm off.
+    Drift,
+    /// The machine is suspended, its clocks going on.
+    Suspend,
+    /// The machine reboots, its wall clock within the skew of before or far behind.
+    Reboot,
+    /// A process stands still.
+    Freeze,
+    /// A process dies again and again, a few moments after each start.
+    CrashLoop,
+    /// A caller reports the token.
+    Report,
+    /// Callers report everything, and operators refresh, without end.
+    Flood,
+    /// The keys are replaced.
+    NewKeys,
+}
+
+impl Kind {
+    pub const ALL: [Self; 33] = [
+        Self::AnswerLost,
+        Self::CountedLate,
+        Self::ServerError,
+        Self::Garbled,
+        Self::Throttled,
+        Self::KeyRefused,
+        Self::AllRefused,
+        Self::Unreachable,
+        Self::Slow,
+        Self::Repeated,
+        Self::Aged,
+        Self::Duplicated,
+        Self::Revoked,
+        Self::Partition,
+        Self::RegisterDown,
+        Self::Lag,
+        Self::UnknownWrite,
+        Self::Conflict,
+        Self::Lost,
+        Self::Stale,
+        Self::Full,
+        Self::Torn,
+        Self::PowerLoss,
+        Self::StepForward,
+        Self::StepBack,
+        Self::Drift,
+        Self::Suspend,
+        Self::Reboot,
+        Self::Freeze,
+        Self::CrashLoop,
+        Self::Report,
+        Self::Flood,
+        Self::NewKeys,
+    ];
+
+    /// What the issuer does to requests.
+    pub fn is_weather(self) -> bool {
+        (self as usize) <= (Self::Duplicated as usize)
+    }
+
+    /// True if law 7 must hold beside it: it burns slots, and nothing else.
+    pub fn only_burns(self) -> bool {
+        matches!(
+            self,
+            Self::CrashLoop | Self::Report | Self::Flood | Self::Conflict
+        )
+    }
+
+    fn happens_to(self, store: Store) -> bool {
+        match self {
+            Self::Partition => store == Store::Remote,
+            Self::Full | Self::Torn => store == Store::File,
+            Self::RegisterDown | Self::Lag | Self::UnknownWrite | Self::Conflict => {
+                store != Store::Memory
+            }
+            Self::Lost | Self::Stale => store != Store::Memory,
+            _ => true,
+        }
+    }
+}
+
+/// Where a process can die: between two outputs, and on either side of what they set off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    Loading,
+    BeforeStore,
+    StoreSent,
+    StoreDone,
+    BeforeReserve,
+    ReserveSent,
+    ReserveDone,
+    BeforePost,
+    PostSent,
+    Counted,
+    BeforeSettle,
+    SettleSent,
+    SettleDone,
+    BeforePublish,
+}
+
+impl Boundary {
+    pub const ALL: [Self; 14] = [
+        Self::Loading,
+        Self::BeforeStore,
+        Self::StoreSent,
+        Self::StoreDone,
+        Self::BeforeReserve,
+        Self::ReserveSent,
+        Self::ReserveDone,
+        Self::BeforePost,
+        Self::PostSent,
+        Self::Counted,
+        Self::BeforeSettle,
+        Self::SettleSent,
+        Self::SettleDone,
+        Self::BeforePublish,
+    ];
+
+    /// The column's head.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Loading => "load",
+            Self::BeforeStore => "store?",
+            Self::StoreSent => "store…",
+            Self::StoreDone => "store!",
+            Self::BeforeReserve => "slot?",
+            Self::ReserveSent => "slot…",
+            Self::ReserveDone => "slot!",
+            Self::BeforePost => "post?",
+            Self::PostSent => "post…",
+            Self::Counted => "counted",
+            Self::BeforeSettle => "settle?",
+            Self::SettleSent => "settle…",
+            Self::SettleDone => "settle!",
+            Self::BeforePublish => "publish?",
+        }
+    }
+}
+
+/// One fault of a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub at: Nanos,
+    pub kind: Kind,
+    /// Whom it befalls, modulo the number of nodes.
+    pub node: usize,
+    /// How long it is at work.
+    pub length: Nanos,
+    /// Whatever else is to be decided about it.
+    pub extra: u64,
+    /// Where that node is to die next, too.
+    pub doom: Option<Boundary>,
+}
+
+/// So many faults a day, in the mean.
+pub const FAULTS_A_DAY: f64 = 24.0;
+
+/// The faults of one world, in their order.
+pub fn plan(setting: &Setting, length: Nanos, dice: &mut fastrand::Rng) -> Vec<Fault> {
+    let kinds: Vec<Kind> = Kind::ALL
+        .into_iter()
+        .filter(|kind| kind.happens_to(setting.store))
+        .filter(|kind| setting.mix.allows(*kind))
+        .collect();
+    let mut plan = Vec::new();
+    let mut at = 0;
+    let mean = DAY as f64 / FAULTS_A_DAY;
+    loop {
+        at += (-dice.f64().max(1e-12).ln() * mean) as Nanos;
+        if at >= length || kinds.is_empty() {
+            return plan;
+        }
+        plan.push(Fault {
+            at,
+            kind: kinds[dice.usize(0..kinds.len())],
+            node: dice.usize(0..setting.nodes),
+            length: fault_length(setting, dice),
+            extra: dice.u64(..),
+            doom: (setting.mix.crashes() && dice.bool())
+                .then(|| Boundary::ALL[dice.usize(0..Boundary::ALL.len())]),
+        });
+    }
+}
+
+/// From a thousandth of a period to two of them, each order of magnitude as likely as the next; but no longer than two hours, in
+/// which whoever retries does so many hundred times.
+fn fault_length(setting: &Setting, dice: &mut fastrand::Rng) -> Nanos {
+    let period = setting.period() as f64;
+    let length = (period / 1000.0 * 2000_f64.powf(dice.f64())) as Nanos;
+    length.min(2 * HOUR)
+}

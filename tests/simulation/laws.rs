@@ -1,0 +1,268 @@
+//! The laws, as somebody sees them who knows the truth: every arrival, every token's end, every slot that was taken.
+//!
+//! Nothing here asks the product. A broken law panics, and says which and how.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use bearerd::budget::Class;
+use bearerd::record::{Outcome, Record, Rules, Slot, Trigger};
+use bearerd::token::{Generation, Token};
+
+use crate::clocks::{Nanos, nanos};
+
+/// By how much of a length the worst boot clock is off: 500 ppm, and as much for the other side.
+const DRIFT: Nanos = 1000;
+
+/// Which stretch of the truth something belongs to. A new one begins when a record is lost that nobody alive holds: the budget's one
+/// assumption is gone then, and its windows begin anew.
+pub type Epoch = u32;
+
+/// An attempt as the register took it.
+struct Begun {
+    attempt: Generation,
+    holder: String,
+    at: Nanos,
+}
+
+/// What was refused in a row, with one set of keys.
+struct Refusals {
+    keys: String,
+    count: u32,
+    /// Every key was refused: since then.
+    all_since: Option<Nanos>,
+}
+
+/// What must hold, and what is remembered to tell.
+pub struct Laws {
+    rules: Rules,
+    pub epoch: Epoch,
+    arrivals: VecDeque<(Nanos, Epoch)>,
+    pub worst: usize,
+    pub attempts: u64,
+    pub reads: u64,
+    /// Which token each generation was vended with.
+    vended: HashMap<Generation, u64>,
+    begun: Option<Begun>,
+    refusals: Refusals,
+    reported: VecDeque<(Generation, Nanos)>,
+}
+
+impl Laws {
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            epoch: 0,
+            arrivals: VecDeque::new(),
+            worst: 0,
+            attempts: 0,
+            reads: 0,
+            vended: HashMap::new(),
+            begun: None,
+            refusals: Refusals {
+                keys: String::new(),
+                count: 0,
+                all_since: None,
+            },
+            reported: VecDeque::new(),
+        }
+    }
+
+    /// The record is lost, and nobody holds it. An older copy even brings old generations back.
+    pub fn lost(&mut self, generations_too: bool) {
+        let vended = std::mem::take(&mut self.vended);
+        self.epoch += 1;
+        self.forget_the_record();
+        if !generations_too {
+            self.vended = vended;
+        }
+    }
+
+    /// What only a record can know is forgotten with it. Law 1 is not: where records last no longer than processes, it holds all
+    /// the same.
+    pub fn forget_the_record(&mut self) {
+        self.begun = None;
+        self.refusals.count = 0;
+        self.refusals.all_since = None;
+        self.reported.clear();
+        self.vended.clear();
+    }
+
+    /// Law 1: a request arrives.
+    pub fn arrived(&mut self, now: Nanos, epoch: Epoch) {
+        self.attempts += 1;
+        let window = nanos(self.rules.budget.window);
+        while self.arrivals.front().is_some_and(|it| it.0 + window < now) {
+            self.arrivals.pop_front();
+        }
+        self.arrivals.push_back((now, epoch));
+        let counted = self.arrivals.iter().filter(|it| it.1 == epoch).count();
+        self.worst = self.worst.max(counted);
+        let limit = self.rules.budget.limit.get() as usize;
+        assert!(
+            counted <= limit,
+            "law 1: {counted} mints in a closed window of {:?}, and {limit} are allowed",
+            self.rules.budget.window
+        );
+    }
+
+    /// A record takes another's place.
+    pub fn replaced(&mut self, before: Option<&Record>, next: &Record) {
+        let Some(before) = before else { return };
+        assert!(
+            next.generation >= before.generation,
+            "law 3: the record's generation went back from {} to {}",
+            before.generation,
+            next.generation
+        );
+        let kept = match (&before.token, &next.token) {
+            (Some(was), Some(is)) => {
+                was.generation < is.generation
+                    || (was.generation == is.generation && was.secret == is.secret)
+            }
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        assert!(
+            kept,
+            "law 3: the record's token was replaced by none that is newer"
+        );
+        // What is given back never left. Slots that have freed themselves leave with the next attempt.
+        if next.ledger.len() < before.ledger.len() && next.generation == before.generation {
+            let has =
+                |record: &Record, attempt| record.ledger.iter().any(|it| it.attempt == attempt);
+            self.reported
+                .retain(|it| has(next, it.0) || !has(before, it.0));
+        }
+    }
+
+    /// An attempt is in the record: was it allowed by what is known of those before it?
+    pub fn begun(&mut self, before: Option<&Record>, slot: &Slot, keys: &str, now: Nanos) {
+        if let (Some(last), Some(before)) = (&self.begun, before) {
+            let same = |it: &&Slot| it.attempt == last.attempt && it.holder == last.holder;
+            let open = before
+                .ledger
+                .iter()
+                .find(same)
+                .is_some_and(|it| matches!(it.outcome, Outcome::Begun | Outcome::Lost));
+            let pause = nanos(self.rules.backoff.first) * 8 / 10;
+            let waited = now - last.at;
+            assert!(
+                !open || waited + pause / DRIFT >= pause,
+                "the back-off is forgotten: {:?} after a lost attempt comes the next, {:?}",
+                Duration::from_nanos(waited),
+                slot.trigger
+            );
+        }
+        if slot.trigger == Trigger::Operator {
+            (self.refusals.count, self.refusals.all_since) = (0, None);
+        }
+        if let Some(since) = self.refusals.all_since
+            && self.refusals.keys == keys
+        {
+            let pause = nanos(self.rules.parked_retry);
+            let waited = now - since;
+            assert!(
+                waited >= pause - pause / 10,
+                "the parking is forgotten: {:?} after the last key was refused comes {:?}",
+                Duration::from_nanos(waited),
+                slot.trigger
+            );
+        }
+        if slot.class == Class::Reported {
+            self.begun_for_a_report(before, slot.attempt, now);
+        }
+        self.begun = Some(Begun {
+            attempt: slot.attempt,
+            holder: slot.holder.clone(),
+            at: now,
+        });
+    }
+
+    /// Law 8: reports have slots of their own, and never the last ones.
+    fn begun_for_a_report(&mut self, before: Option<&Record>, attempt: Generation, now: Nanos) {
+        let budget = &self.rules.budget;
+        let counts = nanos(budget.window);
+        self.reported.retain(|it| it.1 + counts > now);
+        self.reported.push_back((attempt, now));
+        assert!(
+            self.reported.len() <= 3,
+            "law 8: a fourth reported mint in a window"
+        );
+        let limit = budget.limit.get();
+        let taken = before.map_or(0, |record| {
+            let taken = |slot: &&Slot| slot.frees_at.boot > record.written.at.boot;
+            record.ledger.iter().filter(taken).count()
+        });
+        // Some of these may have freed themselves since that record was written: only a clear breach is told.
+        let newest = self
+            .arrivals
+            .iter()
+            .filter(|it| it.1 == self.epoch && it.0 + counts >= now);
+        let surely = taken.min(newest.count());
+        assert!(
+            surely < (limit - 2.min(limit - 1)) as usize,
+            "law 8: a reported mint takes the last slots"
+        );
+    }
+
+    /// An attempt's end is in the record.
+    pub fn settled(&mut self, slot: Option<&Slot>, next: &Record, count: u32, now: Nanos) {
+        let Some(slot) = slot else { return };
+        match slot.outcome {
+            Outcome::Refused => {
+                if self.refusals.keys != next.keys.fingerprint {
+                    self.refusals.keys.clone_from(&next.keys.fingerprint);
+                    self.refusals.count = 0;
+                    self.refusals.all_since = None;
+                }
+                self.refusals.count += 1;
+                if self.refusals.count >= count {
+                    self.refusals.all_since = Some(now);
+                }
+            }
+            Outcome::Minted => {
+                self.refusals.count = 0;
+                self.refusals.all_since = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// Laws 3 and 4: a token is put out.
+    pub fn published(
+        &mut self,
+        before: Option<(&Token, bool)>,
+        token: &Token,
+        suspect: bool,
+        index: u64,
+    ) {
+        if let Some((before, was_suspect)) = before {
+            let same = before.generation == token.generation && suspect && !was_suspect;
+            assert!(
+                before.generation < token.generation || same,
+                "law 3: {} is vended after {}",
+                token.generation,
+                before.generation
+            );
+        }
+        let known = *self.vended.entry(token.generation).or_insert(index);
+        assert!(
+            known == index,
+            "two tokens are vended as generation {}",
+            token.generation
+        );
+    }
+
+    /// Law 4: somebody reads a token whose true end is known.
+    pub fn read(&mut self, now: Nanos, end: Nanos) {
+        self.reads += 1;
+        let late = now.saturating_sub(end);
+        let allowed = nanos(self.rules.lifetime) / DRIFT;
+        assert!(
+            late <= allowed,
+            "law 4: a token is vended {:?} after its end",
+            Duration::from_nanos(late)
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! What a world is like before anything goes wrong in it.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use bearerd::record::{Absent, Rules, Wanted};
+
+use crate::clocks::{Nanos, nanos};
+use crate::faults::Kind;
+
+/// Where the record lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// On a disk that all nodes share, with one machine's clocks.
+    File,
+    /// In a register that nodes on machines of their own reach over a network.
+    Remote,
+    /// In the process.
+    Memory,
+}
+
+/// A rule that is broken outside of the product: at an edge that this simulation models itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// Nothing is broken.
+    Sound,
+    /// The request leaves before its slot is written.
+    PostBeforeSlot,
+    /// What was written survives no loss of power.
+    NoSync,
+    /// Boot times are wall times.
+    WallClockOnly,
+    /// A process that finds the record lost forgets what it held.
+    NoMerge,
+    /// The lead is shorter than the window, and processes die in loops.
+    ShortLead,
+}
+
+/// Which faults there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    /// All of them, and crashes everywhere.
+    Everything,
+    /// Only what burns slots.
+    Burning,
+    /// Whatever this picks.
+    Only(fn(Kind) -> bool),
+}
+
+impl Mix {
+    pub fn allows(self, kind: Kind) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Burning => kind.only_burns(),
+            Self::Only(pick) => pick(kind),
+        }
+    }
+
+    pub fn crashes(self) -> bool {
+        !matches!(self, Self::Only(_))
+    }
+}
+
+/// What a world is like.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub store: Store,
+    pub nodes: usize,
+    pub rules: Rules,
+    pub absent: Absent,
+    pub mix: Mix,
+    pub edge: Edge,
+    /// How long a request is on its way, there and back.
+    pub latency: Nanos,
+}
+
+impl Setting {
+    pub fn period(&self) -> Nanos {
+        nanos(self.rules.budget.period())
+    }
+
+    pub fn skew(&self) -> Nanos {
+        nanos(self.rules.skew)
+    }
+}
+
+/// How an account's lengths compare to the real one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// 60 minutes and ten in 30 minutes.
+    Real,
+    /// A day, and ten in half a day: many more faults in the life of a token, and years that go by faster.
+    Slow,
+    /// Anything.
+    Odd,
+}
+
+pub fn rules(scale: Scale, edge: Edge, dice: &mut fastrand::Rng) -> Rules {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let ten = NonZeroU32::new(10).expect("ten is not zero");
+    let mut wanted = match scale {
+        Scale::Real => Wanted::new(minutes(60), minutes(30), ten),
+        Scale::Slow => Wanted::new(minutes(24 * 60), minutes(12 * 60), ten),
+        Scale::Odd => {
+            let window = Duration::from_secs(dice.u64(600..40_000));
+            let limit = NonZeroU32::new(dice.u32(1..13)).expect("it is at least one");
+            let lifetime = (window + window / 10) * dice.u32(11..40) / 10;
+            let mut odd = Wanted::new(lifetime, window, limit);
+            odd.reserve = Some(dice.u32(0..6));
+            odd
+        }
+    };
+    wanted.revokes_previous = dice.u8(0..6) == 0;
+    if edge == Edge::ShortLead {
+        wanted.lead = Some(wanted.window / 4);
+    }
+    Rules::new(&wanted)
+}
+
+/// A random world.
+pub fn random(scale: Scale, mix: Mix, edge: Edge, dice: &mut fastrand::Rng) -> Setting {
+    let store = match dice.u8(0..16) {
+        0 => Store::Memory,
+        1..9 => Store::File,
+        _ => Store::Remote,
+    };
+    let nodes = match store {
+        Store::Memory => 1,
+        Store::File => dice.usize(1..7),
+        Store::Remote => dice.usize(2..9),
+    };
+    let rules = rules(scale, edge, dice);
+    let longest = nanos(rules.timeout) / 3;
+    Setting {
+        store,
+        nodes,
+        absent: match store {
+            Store::Memory => Absent::Forgetful,
+            _ if dice.bool() => Absent::New,
+            _ => Absent::Wait,
+        },
+        mix,
+        edge,
+        latency: dice.u64(longest / 100..longest),
+        rules,
+    }
+}
