@@ -24,6 +24,14 @@ pub fn nanos(length: Duration) -> Nanos {
     Nanos::try_from(length.as_nanos()).expect("no length is longer than a u64 of nanoseconds")
 }
 
+/// A true moment, as people read it.
+pub fn moment(at: Nanos) -> String {
+    let (days, seconds) = (at / DAY, at / SECOND % 86_400);
+    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let ms = at / MILLI % 1000;
+    format!("day {days:>3} {h:02}:{m:02}:{s:02}.{ms:03}")
+}
+
 /// One machine, with the clocks of its present boot.
 pub struct Machine {
     pub boots: u32,

@@ -1,6 +1,8 @@
 //! What goes wrong, and when: a plan that is drawn up before the world begins, so that it can be cut down afterwards.
 
-use crate::clocks::{DAY, HOUR, Nanos};
+use std::fmt;
+
+use crate::clocks::{DAY, HOUR, Nanos, SECOND, moment};
 use crate::setting::{Setting, Store};
 
 /// Every kind of fault.
@@ -208,6 +210,23 @@ pub struct Fault {
     pub extra: u64,
     /// Where that node is to die next, too.
     pub doom: Option<Boundary>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.length / SECOND;
+        write!(
+            f,
+            "{}  {:?} at node {} for {seconds} s",
+            moment(self.at),
+            self.kind,
+            self.node
+        )?;
+        if let Some(boundary) = self.doom {
+            write!(f, ", and it is to die at {boundary:?}")?;
+        }
+        Ok(())
+    }
 }
 
 /// So many faults a day, in the mean.

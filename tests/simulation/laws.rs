@@ -41,8 +41,8 @@ pub struct Laws {
     pub worst: usize,
     pub attempts: u64,
     pub reads: u64,
-    /// Which token each generation was vended with.
-    vended: HashMap<Generation, u64>,
+    /// Which token each generation was vended with; not any more once an older copy of the record has brought old numbers back.
+    vended: Option<HashMap<Generation, u64>>,
     begun: Option<Begun>,
     refusals: Refusals,
     reported: VecDeque<(Generation, Nanos)>,
@@ -57,7 +57,7 @@ impl Laws {
             worst: 0,
             attempts: 0,
             reads: 0,
-            vended: HashMap::new(),
+            vended: Some(HashMap::new()),
             begun: None,
             refusals: Refusals {
                 keys: String::new(),
@@ -68,14 +68,18 @@ impl Laws {
         }
     }
 
-    /// The record is lost, and nobody holds it. An older copy even brings old generations back.
+    /// The record is lost, and nobody holds it; its generations may come again if `generations_too`.
     pub fn lost(&mut self, generations_too: bool) {
-        let vended = std::mem::take(&mut self.vended);
         self.epoch += 1;
         self.forget_the_record();
-        if !generations_too {
-            self.vended = vended;
+        if generations_too {
+            self.generations_may_repeat();
         }
+    }
+
+    /// An older copy of the record, or a wall clock behind the one that the last record was born under.
+    pub fn generations_may_repeat(&mut self) {
+        self.vended = None;
     }
 
     /// What only a record can know is forgotten with it. Law 1 is not: where records last no longer than processes, it holds all
@@ -85,7 +89,6 @@ impl Laws {
         self.refusals.count = 0;
         self.refusals.all_since = None;
         self.reported.clear();
-        self.vended.clear();
     }
 
     /// Law 1: a request arrives.
@@ -146,25 +149,24 @@ impl Laws {
                 .find(same)
                 .is_some_and(|it| matches!(it.outcome, Outcome::Begun | Outcome::Lost));
             let pause = nanos(self.rules.backoff.first) * 8 / 10;
-            let waited = now - last.at;
+            let waited = now.saturating_sub(last.at);
             assert!(
                 !open || waited + pause / DRIFT >= pause,
-                "the back-off is forgotten: {:?} after a lost attempt comes the next, {:?}",
+                "pace: the back-off is forgotten, {:?} after a lost attempt comes the next, {:?}",
                 Duration::from_nanos(waited),
                 slot.trigger
             );
         }
-        if slot.trigger == Trigger::Operator {
+        // An operator unparks; and a record remembers one set of keys, the one that was tried last.
+        if slot.trigger == Trigger::Operator || self.refusals.keys != keys {
             (self.refusals.count, self.refusals.all_since) = (0, None);
         }
-        if let Some(since) = self.refusals.all_since
-            && self.refusals.keys == keys
-        {
+        if let Some(since) = self.refusals.all_since {
             let pause = nanos(self.rules.parked_retry);
-            let waited = now - since;
+            let waited = now.saturating_sub(since);
             assert!(
                 waited >= pause - pause / 10,
-                "the parking is forgotten: {:?} after the last key was refused comes {:?}",
+                "pace: the parking is forgotten, {:?} after the last key was refused comes {:?}",
                 Duration::from_nanos(waited),
                 slot.trigger
             );
@@ -246,12 +248,14 @@ impl Laws {
                 before.generation
             );
         }
-        let known = *self.vended.entry(token.generation).or_insert(index);
-        assert!(
-            known == index,
-            "two tokens are vended as generation {}",
-            token.generation
-        );
+        if let Some(vended) = &mut self.vended {
+            let known = *vended.entry(token.generation).or_insert(index);
+            assert!(
+                known == index,
+                "law 3: two tokens are vended as generation {}",
+                token.generation
+            );
+        }
     }
 
     /// Law 4: somebody reads a token whose true end is known.

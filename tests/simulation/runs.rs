@@ -23,6 +23,9 @@ pub const YEARS: f64 = 2000.0;
 /// So many lines of a broken world's trace are shown.
 const LINES_SHOWN: usize = 60;
 
+/// So many of its faults are shown.
+const FAULTS_SHOWN: usize = 20;
+
 /// So many smaller plans are tried to find a small one that breaks the same way.
 const TRIALS: u32 = 150;
 
@@ -104,10 +107,8 @@ impl History {
         let shown = lines[lines.len().saturating_sub(LINES_SHOWN)..]
             .iter()
             .map(|line| format!("  {line}\n"));
-        let faults = least.plan.iter().map(|fault| {
-            let day = fault.at as f64 / DAY as f64;
-            format!("  day {day:.4}: {fault:?}\n")
-        });
+        let last = &least.plan[least.plan.len().saturating_sub(FAULTS_SHOWN)..];
+        let faults = last.iter().map(|fault| format!("  {fault}\n"));
         format!(
             "seed {}: {broken}\nin {:?}\ncut down to {} of {} faults, it still breaks: {}\n{}and ends like this:\n{}\
              tests/run simulation --seed {} replays it\n",

@@ -14,7 +14,7 @@ use bearerd::keeper::{Input, Output};
 use bearerd::record::{Record, Swapped, Version};
 use bearerd::token::Token;
 
-use crate::clocks::{MILLI, Machine, Nanos, SECOND, nanos};
+use crate::clocks::{MILLI, Machine, Nanos, SECOND, moment, nanos};
 use crate::coverage::Coverage;
 use crate::faults::{Boundary, Fault};
 use crate::laws::Laws;
@@ -182,13 +182,7 @@ impl World {
             if trace.len() == LINES {
                 trace.pop_front();
             }
-            let (days, seconds) = (now / (86_400 * SECOND), now / SECOND % 86_400);
-            let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-            let ms = now / MILLI % 1000;
-            trace.push_back(format!(
-                "day {days:>3} {h:02}:{m:02}:{s:02}.{ms:03}  {}",
-                line()
-            ));
+            trace.push_back(format!("{}  {}", moment(now), line()));
         }
     }
 
@@ -285,6 +279,9 @@ impl World {
         if self.setting.store == Store::Memory {
             self.register = Register::new();
             self.laws.forget_the_record();
+            if self.machines[self.nodes[node].machine].wall_ahead < 0 {
+                self.laws.generations_may_repeat();
+            }
         }
         self.lives += 1;
         let number = self.lives;
@@ -395,11 +392,11 @@ impl World {
         }
         let rules = &self.setting.rules;
         let due = issued.end.saturating_sub(nanos(rules.lead));
+        // A clock that is set may end a token long before it is due.
         let calm = self.trouble_until + 2 * self.setting.period() <= due && self.last_death <= due;
         assert!(
-            !calm || rules.revokes_previous || rules.budget.limit.get() < 4,
-            "law 7: a token expired, though nothing but spent slots was in the way since it was due: {:?}",
-            self.nodes[node].life.as_ref().map(|life| &life.keeper)
+            self.now < due || !calm || rules.revokes_previous || rules.budget.limit.get() < 4,
+            "law 7: a token expired, though nothing but spent slots was in the way since it was due"
         );
     }
 
@@ -475,6 +472,7 @@ impl World {
         let swap = Swap {
             node,
             life: number,
+            at: self.now,
             seen,
             next,
             write,

@@ -24,7 +24,7 @@ impl World {
         let node = fault.node % self.nodes.len();
         self.tell(|| {
             format!(
-                "fault: {:?} at node {node} for {} s, doom {:?}",
+                "fault: {:?} at node {node}, at work for {} s, to die at {:?}",
                 fault.kind,
                 fault.length / SECOND,
                 fault.doom
@@ -77,7 +77,7 @@ impl World {
                 let doom = Boundary::ALL[(fault.extra / 12) as usize % Boundary::ALL.len()];
                 self.nodes[node].doom = Some(doom);
             }
-            Kind::Report => self.ask(node, Ask::Report),
+            Kind::Report => self.push(0, What::Ask(node, Ask::Report)),
             Kind::Flood => self.flood(fault.length),
             Kind::NewKeys => {
                 let keys = ((fault.extra % 3) as u8, 1 + (fault.extra / 3 % 4) as u32);

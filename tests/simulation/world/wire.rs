@@ -19,6 +19,8 @@ use crate::setting::Edge;
 pub struct Swap {
     pub node: usize,
     pub life: u32,
+    /// When it was decided.
+    pub at: Nanos,
     pub seen: Option<Version>,
     pub next: Box<Record>,
     pub write: Write,
@@ -158,7 +160,8 @@ impl World {
         match swap.write {
             Write::Reserve => {
                 let slot = next.ledger.iter().rfind(own).expect("a slot is taken");
-                self.laws.begun(before, slot, &next.keys.fingerprint, now);
+                self.laws
+                    .begun(before, slot, &next.keys.fingerprint, swap.at);
                 let epoch = self.laws.epoch;
                 if let Some(open) = alive.and_then(|life| life.open.as_mut()) {
                     (open.reserved, open.epoch) = (Some(now), epoch);
@@ -278,7 +281,7 @@ impl World {
             let claimed = other.reserved.is_some_and(|at| at + claim > self.now);
             assert!(
                 !minting || !claimed || other.attempt == open.attempt,
-                "two mint at a time: {} and {}",
+                "single flight: two mint at a time, {} and {}",
                 other.attempt,
                 open.attempt
             );
