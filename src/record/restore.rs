@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::{Probation, Record, Rules, Slot};
+use super::{Outcome, Probation, Record, Rules, Slot};
 use crate::clock::{BootId, Stamp};
 
 /// So many slots are kept of a ledger that nobody can have filled.
@@ -160,9 +160,19 @@ impl Record {
         next
     }
 
-    /// True if this record, found in the register, can follow `held`: the same lineage, and no older copy of it.
-    pub fn follows(&self, held: &Self) -> bool {
-        self.lineage == held.lineage && self.revision >= held.revision
+    /// True if this record, found in the register, can follow `held`: the same lineage, no count of it lower, and no slot missing
+    /// that still counts at `now`.
+    ///
+    /// The revision alone does not tell: an older copy that came back and was written since has caught up with it. Only the slot of
+    /// an attempt under way may go, given back by whoever took it.
+    pub fn follows(&self, held: &Self, now: Stamp) -> bool {
+        let counts = |slot: &&Slot| slot.outcome != Outcome::Begun && slot.frees_at.boot > now.boot;
+        let mut settled = held.ledger.iter().filter(counts);
+        self.lineage == held.lineage
+            && self.revision >= held.revision
+            && self.generation >= held.generation
+            && self.token_generation() >= held.token_generation()
+            && settled.all(|slot| self.ledger.iter().any(|it| it.is_of(slot)))
     }
 
     /// The generation of the newest token, for comparing.
@@ -171,15 +181,18 @@ impl Record {
     }
 
     fn merge_slot(&mut self, held: &Slot) {
-        match self
-            .ledger
-            .iter_mut()
-            .find(|slot| slot.attempt == held.attempt && slot.holder == held.holder)
-        {
+        match self.ledger.iter_mut().find(|slot| slot.is_of(held)) {
             Some(slot) if slot.frees_at.boot < held.frees_at.boot => *slot = held.clone(),
             Some(_) => {}
             None => self.ledger.push(held.clone()),
         }
+    }
+}
+
+impl Slot {
+    /// True if both were taken by the same attempt.
+    fn is_of(&self, other: &Self) -> bool {
+        self.attempt == other.attempt && self.holder == other.holder
     }
 }
 

@@ -322,12 +322,45 @@ fn an_older_copy_or_another_lineage_does_not_follow() {
         lineage: lineage.into(),
         ..written()
     };
-    assert!(of(5, "lineage").follows(&held) && of(6, "lineage").follows(&held));
-    assert!(!of(4, "lineage").follows(&held) && !of(9, "other").follows(&held));
+    let follows = |it: Record| it.follows(&held, at(400));
+    assert!(follows(of(5, "lineage")) && follows(of(6, "lineage")));
+    assert!(!follows(of(4, "lineage")) && !follows(of(9, "other")));
     assert_eq!(
         of(4, "lineage")
             .merged_with(&held, at(400), &rules())
             .revision,
         5
     );
+}
+
+#[test]
+fn an_older_copy_that_caught_up_does_not_follow() {
+    let held = written();
+    let (older, _) = begin(&known(), 0);
+    let (other, theirs) = begin(&held, 1000);
+    let caught_up = [
+        Record {
+            revision: 9,
+            ..older
+        },
+        Record {
+            token: None,
+            ..held.clone()
+        },
+        Record {
+            ledger: held.ledger[..1].to_vec(),
+            ..held.clone()
+        },
+        Record {
+            generation: Generation(held.generation.0 - 1),
+            ..held.clone()
+        },
+    ];
+    for found in caught_up {
+        assert!(!found.follows(&held, at(1001)), "{found:?}");
+    }
+    let given_back = other.abort(&theirs, &Failure::NotSent, at(1001), &rules());
+    assert!(given_back.follows(&other, at(1001)));
+    let all_free = at(2180);
+    assert!(begin(&held, 2180).0.follows(&held, all_free));
 }
