@@ -1,5 +1,7 @@
 mod attempt;
 mod codec;
+mod ledger;
+pub(super) mod machine;
 pub(super) mod register;
 mod restore;
 
