@@ -4,6 +4,7 @@ mod ledger;
 pub(super) mod machine;
 pub(super) mod register;
 mod restore;
+mod transitions;
 
 use super::*;
 use crate::token::Secret;
