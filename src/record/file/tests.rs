@@ -1,5 +1,8 @@
 use super::*;
-use crate::record::tests::{lived, register::conforms};
+use crate::record::tests::lived;
+use crate::record::tests::machine::Seen;
+use crate::record::tests::register::conforms;
+use crate::record::tests::register::model::{Shelf, conforms_in_random_histories};
 use std::os::unix::fs::symlink;
 
 struct Folder {
@@ -50,6 +53,47 @@ async fn swap_fails(register: &FileRegister, seen: Option<Version>) -> String {
 async fn the_file_register_conforms() {
     let folder = Folder::new();
     conforms(Arc::new(folder.open()), Arc::new(folder.open())).await;
+}
+
+impl Shelf for Folder {
+    // Every swap waits twice for the disk.
+    const ONE_IN: u32 = 4;
+    const WAKES: bool = true;
+
+    fn seen() -> &'static Seen<&'static str> {
+        static SEEN: Seen<&str> = Seen::new();
+        &SEEN
+    }
+
+    fn empty() -> Self {
+        Self::new()
+    }
+
+    fn open(&self) -> Arc<dyn Register> {
+        Arc::new(Folder::open(self))
+    }
+
+    fn damage(&self, kept: Option<u64>) -> bool {
+        let path = self.path("record.json");
+        match kept {
+            None => {
+                let _was_there = fs::remove_file(path);
+            }
+            Some(thousandths) => {
+                let file = OpenOptions::new().write(true).open(path).unwrap();
+                let length = file.metadata().unwrap().len();
+                // Without its last two bytes it is no record, whatever is left.
+                let kept = (length * thousandths / 1000).min(length - 2);
+                file.set_len(kept).unwrap();
+            }
+        }
+        true
+    }
+}
+
+#[test]
+fn the_file_register_is_a_cell_in_random_histories() {
+    conforms_in_random_histories::<Folder>();
 }
 
 #[tokio::test]

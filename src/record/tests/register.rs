@@ -1,5 +1,7 @@
 //! What every register must do; run against each of them.
 
+pub(in crate::record) mod model;
+
 use super::*;
 use crate::record::memory::MemoryRegister;
 use std::sync::Arc;
