@@ -256,6 +256,8 @@ impl Vend {
 
 #[cfg(test)]
 mod tests {
+    mod stress;
+
     use super::*;
     use crate::token::Secret;
     use jiff::Timestamp;
