@@ -5,4 +5,5 @@ mod laws;
 mod random;
 mod schedule;
 mod shared;
+mod storm;
 mod world;
