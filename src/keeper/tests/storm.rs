@@ -279,6 +279,7 @@ impl Storm {
 
     /// Reads on a thread of its own until the end, some hundred times at each turn, and asserts on every read.
     fn read_until_the_end(&self, runtime: &Handle) {
+        let _failed = End(self);
         let mut turns = self.turns.subscribe();
         let mut newest: Option<(Generation, Stamp)> = None;
         let mut suspect = false;
@@ -391,7 +392,7 @@ impl Storm {
             storm.issuer.ends.lock().unwrap().len() >= tokens
                 && storm.reads.load(Ordering::Relaxed) >= reads
         };
-        while !enough(self) {
+        while !enough(self) && !self.is_over() {
             // Little while an attempt is under way, so that its request begins in time more often than not.
             let claimed =
                 |last: &Option<Record>| last.as_ref().is_some_and(|it| it.claim.is_some());
@@ -438,8 +439,8 @@ fn storm(tokens: usize, reads: u64, callers: &[Caller]) -> Arc<Storm> {
             }
             tokio::select! {
                 biased;
-                Some(ended) = tasks.join_next() => panic!("ended before the end: {ended:?}"),
                 () = storm.rotate(tokens, reads) => {}
+                Some(ended) = tasks.join_next() => panic!("ended before the end: {ended:?}"),
             }
             drop(end);
             while let Some(ended) = tasks.join_next().await {
