@@ -19,6 +19,11 @@ pub(super) fn histories(one_in: u32) -> ProptestConfig {
     }
 }
 
+/// True unless fewer cases than usual were asked for: then a run may miss what is rare.
+pub(super) fn is_a_whole_run() -> bool {
+    ProptestConfig::default().cases >= 256
+}
+
 /// Runs random histories of these lengths; stops at the first that the model does not agree with.
 pub(super) fn run<T: StateMachineTest>(config: &ProptestConfig, length: Range<usize>) {
     let strategy = <T::Reference as ReferenceStateMachine>::sequential_strategy(length);
