@@ -233,7 +233,11 @@ impl Keeper {
         match &self.phase {
             // After a failed write the same record is written again, to learn whether the register serves.
             Phase::Idle if seen.dirty || self.unwritable || self.wall_moved(seen, now) => {
-                let next = seen.record.clone();
+                let mut next = seen.record.clone();
+                if seen.owed {
+                    // Until this is written, nobody else could bring back what they hold.
+                    next.quarantine(now, &self.settings.rules);
+                }
                 self.phase = Phase::Storing;
                 self.swap(next, now, outputs);
             }

@@ -133,9 +133,9 @@ impl Record {
         }
         next.streak.lost = self.streak.lost.max(held.streak.lost);
         next.streak.unsent = self.streak.unsent.max(held.streak.unsent);
-        let quarantine = now.plus(rules.claim());
         let latest = [self.not_before, held.not_before].into_iter().flatten();
-        next.not_before = latest.chain([quarantine]).max_by_key(|at| at.boot);
+        next.not_before = latest.max_by_key(|at| at.boot);
+        next.quarantine(now, rules);
         let parked = [&self.parked, &held.parked].into_iter().flatten();
         next.parked = parked.max_by_key(|it| it.retry_at.boot).cloned();
         let tried_later = if self.keys.fingerprint == held.keys.fingerprint {
@@ -158,6 +158,13 @@ impl Record {
             next.revision = self.revision.max(held.revision);
         }
         next
+    }
+
+    /// Lets no attempt begin before others have had the time to bring back what they hold.
+    pub fn quarantine(&mut self, now: Stamp, rules: &Rules) {
+        let ends = now.plus(rules.claim());
+        let later = self.not_before.filter(|at| at.boot > ends.boot);
+        self.not_before = later.or(Some(ends));
     }
 
     /// True if this record, found in the register, can follow `held`: the same lineage, no count of it lower, and no slot missing

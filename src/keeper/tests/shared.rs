@@ -225,3 +225,23 @@ fn a_register_that_can_be_read_but_not_written_is_down_and_is_asked_ever_more_ra
             .up
     );
 }
+
+#[test]
+fn the_quarantine_of_a_lost_record_begins_when_it_can_be_written_back() {
+    let mut world = World::running(2);
+    world.run(26 * MINUTE);
+    let before = world.arrivals.len();
+    // The record is gone, and for some minutes nobody can write: nobody can bring back what they hold. Meanwhile the token falls due.
+    world.fates = vec![Fate::Unavailable; 200].into();
+    world.replace_record(None);
+    world.run(3 * MINUTE);
+    assert!(world.cell.is_none());
+    world.fates.clear();
+    while world.cell.is_none() {
+        world.run(SECOND / 10);
+    }
+    world.run(world.rules.claim() - SECOND);
+    assert_eq!(world.arrivals.len(), before, "others had no time to bring back what they hold");
+    world.run(30 * SECOND);
+    assert_eq!(world.arrivals.len(), before + 1);
+}
