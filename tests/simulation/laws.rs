@@ -212,7 +212,8 @@ impl Laws {
     pub fn settled(&mut self, slot: Option<&Slot>, next: &Record, count: u32, now: Nanos) {
         let Some(slot) = slot else { return };
         match slot.outcome {
-            Outcome::Refused => {
+            // The end of a late writer parks nobody.
+            Outcome::Refused if slot.attempt == next.generation => {
                 if self.refusals.keys != next.keys.fingerprint {
                     self.refusals.keys.clone_from(&next.keys.fingerprint);
                     self.refusals.count = 0;

@@ -241,7 +241,11 @@ fn the_quarantine_of_a_lost_record_begins_when_it_can_be_written_back() {
         world.run(SECOND / 10);
     }
     world.run(world.rules.claim() - SECOND);
-    assert_eq!(world.arrivals.len(), before, "others had no time to bring back what they hold");
+    assert_eq!(
+        world.arrivals.len(),
+        before,
+        "others had no time to bring back what they hold"
+    );
     world.run(30 * SECOND);
     assert_eq!(world.arrivals.len(), before + 1);
 }
