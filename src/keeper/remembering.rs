@@ -104,7 +104,7 @@ impl Keeper {
             .filter(|held| held.revision > 0);
         let mut owed = self.seen.as_ref().is_some_and(|seen| seen.owed);
         if let Some(held) = held
-            && (owed || !record.follows(held, now))
+            && (owed || !record.follows(held, &self.settings.boot_id, now, rules))
         {
             if !owed {
                 outputs.push(Output::Note(Note::RecordLost));

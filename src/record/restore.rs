@@ -168,12 +168,20 @@ impl Record {
     }
 
     /// True if this record, found in the register, can follow `held`: the same lineage, no count of it lower, and no slot missing
-    /// that still counts at `now`.
+    /// that still counts at `now`. Both are on the clock of `boot_id`.
     ///
     /// The revision alone does not tell: an older copy that came back and was written since has caught up with it. Only the slot of
-    /// an attempt under way may go, given back by whoever took it.
-    pub fn follows(&self, held: &Self, now: Stamp) -> bool {
-        let counts = |slot: &&Slot| slot.outcome != Outcome::Begun && slot.frees_at.boot > now.boot;
+    /// an attempt under way may go, given back by whoever took it. To a writer on another boot a slot may have been free earlier,
+    /// by the skew that its wall clock differs by and the skew that was added to be safe; what it lacks then lies behind the window.
+    pub fn follows(&self, held: &Self, boot_id: &BootId, now: Stamp, rules: &Rules) -> bool {
+        let of_this_boot = |record: &Self| record.written.boot_id == *boot_id;
+        let blur = if of_this_boot(self) && of_this_boot(held) {
+            Duration::ZERO
+        } else {
+            (rules.skew * 3).min(rules.budget.margin)
+        };
+        let free_by = now.boot + blur;
+        let counts = |slot: &&Slot| slot.outcome != Outcome::Begun && slot.frees_at.boot > free_by;
         let mut settled = held.ledger.iter().filter(counts);
         self.lineage == held.lineage
             && self.revision >= held.revision

@@ -1,5 +1,9 @@
 use super::*;
 
+fn here() -> BootId {
+    BootId::new("here")
+}
+
 fn there() -> BootId {
     BootId::new("there")
 }
@@ -322,7 +326,7 @@ fn an_older_copy_or_another_lineage_does_not_follow() {
         lineage: lineage.into(),
         ..written()
     };
-    let follows = |it: Record| it.follows(&held, at(400));
+    let follows = |it: Record| it.follows(&held, &here(), at(400), &rules());
     assert!(follows(of(5, "lineage")) && follows(of(6, "lineage")));
     assert!(!follows(of(4, "lineage")) && !follows(of(9, "other")));
     assert_eq!(
@@ -357,10 +361,38 @@ fn an_older_copy_that_caught_up_does_not_follow() {
         },
     ];
     for found in caught_up {
-        assert!(!found.follows(&held, at(1001)), "{found:?}");
+        assert!(
+            !found.follows(&held, &here(), at(1001), &rules()),
+            "{found:?}"
+        );
     }
     let given_back = other.abort(&theirs, &Failure::NotSent, at(1001), &rules());
-    assert!(given_back.follows(&other, at(1001)));
+    assert!(given_back.follows(&other, &here(), at(1001), &rules()));
     let all_free = at(2180);
-    assert!(begin(&held, 2180).0.follows(&held, all_free));
+    assert!(
+        begin(&held, 2180)
+            .0
+            .follows(&held, &here(), all_free, &rules())
+    );
+}
+
+#[test]
+fn a_slot_that_freed_a_little_earlier_on_another_boot_is_not_missed() {
+    let held = written();
+    let freed = Record {
+        revision: 7,
+        ledger: held.ledger[1..].to_vec(),
+        ..held.clone()
+    };
+    let elsewhere = Record {
+        written: Writer {
+            boot_id: there(),
+            ..freed.written.clone()
+        },
+        ..freed.clone()
+    };
+    // It counts until 1921 here, and until 90 s earlier at the most to anybody whose clock agrees within the skew.
+    let follows = |it: &Record, now| it.follows(&held, &here(), at(now), &rules());
+    assert!(follows(&elsewhere, 1835) && !follows(&elsewhere, 1825));
+    assert!(follows(&freed, 1921) && !follows(&freed, 1920));
 }

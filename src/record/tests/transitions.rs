@@ -681,7 +681,10 @@ impl Real {
                 false,
                 found.revision >= held.revision,
             ));
-            assert!(!found.follows(&held, now), "it lacks what is held");
+            assert!(
+                !found.follows(&held, &found.written.boot_id, now, &rules()),
+                "it lacks what is held"
+            );
         }
         let mut next = found.merged_with(&held, now, &rules());
         let longest = wait(&found).max(wait(&held));
@@ -786,11 +789,15 @@ impl StateMachineTest for Transitions {
         let copies = real.older.iter().filter(|_| real.owed.is_none());
         for copy in copies {
             assert!(
-                real.record.follows(copy, now),
+                real.record
+                    .follows(copy, &real.record.written.boot_id, now, &rules()),
                 "it was written after that copy"
             );
             let older = copy.revision < real.record.revision;
-            assert_eq!(copy.follows(&real.record, now), !older);
+            assert_eq!(
+                copy.follows(&real.record, &real.record.written.boot_id, now, &rules()),
+                !older
+            );
         }
         real
     }
