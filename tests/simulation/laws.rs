@@ -210,7 +210,10 @@ impl Laws {
 
     /// An attempt's end is in the record.
     pub fn settled(&mut self, slot: Option<&Slot>, next: &Record, count: u32, now: Nanos) {
-        let Some(slot) = slot else { return };
+        let Some(slot) = slot else {
+            // Given back: it never left.
+            return self.reported.retain(|it| it.0 != attempt);
+        };
         match slot.outcome {
             // The end of a late writer parks nobody.
             Outcome::Refused if slot.attempt == next.generation => {

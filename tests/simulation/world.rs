@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use bearerd::clock::{BootId, Stamp};
-use bearerd::keeper::{Input, Output};
+use bearerd::keeper::{Input, Note, Output};
 use bearerd::record::{Record, Swapped, Version};
 use bearerd::token::Token;
 
@@ -101,6 +101,8 @@ pub struct World {
     /// The last fault that does more than burn slots is over since then.
     trouble_until: Nanos,
     last_death: Nanos,
+    /// The record has been lost, or an older copy of it came back.
+    ever_lost: bool,
     outputs: Vec<Output>,
     trace: Option<VecDeque<String>>,
 }
@@ -158,6 +160,7 @@ impl World {
             quiet_until: 0,
             trouble_until: 0,
             last_death: 0,
+            ever_lost: false,
             outputs: Vec::new(),
             trace: traced.then(VecDeque::new),
         };
@@ -427,7 +430,15 @@ impl World {
             Output::Reported(outcome) => {
                 self.nodes[node].life.as_mut().expect("it lives").answer = Some(outcome);
             }
-            Output::Note(note) => self.tell(|| format!("node {node} says {note:?}")),
+            Output::Note(note) => {
+                assert!(
+                    self.ever_lost
+                        || note != Note::RecordLost
+                        || self.setting.store == Store::Memory,
+                    "false alarm: a record is taken for lost that never was"
+                );
+                self.tell(|| format!("node {node} says {note:?}"));
+            }
             Output::Refreshed(_) | Output::Attempted { .. } => {}
         }
     }

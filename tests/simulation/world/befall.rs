@@ -181,6 +181,7 @@ impl World {
             return;
         }
         let held = self.all_hold_the_record();
+        self.ever_lost = true;
         let stale = fault.kind == Kind::Stale;
         if stale {
             // A wall clock that was set since, and a boot since: then wall clocks do not agree across that boot.
@@ -225,6 +226,7 @@ impl World {
         }
         if fault.kind == Kind::PowerLoss && self.setting.edge == Edge::NoSync {
             self.register.lose_last_write();
+            self.ever_lost = true;
         }
         let skew = i64::try_from(self.setting.skew()).expect("a skew is short");
         let own = self.setting.store == Store::Remote;

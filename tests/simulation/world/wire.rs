@@ -176,7 +176,7 @@ impl World {
                         .iter()
                         .find(|slot| slot.attempt == open.attempt && slot.holder == life.holder);
                     let keys = self.nodes[node].keys.1;
-                    self.laws.settled(slot, &next, keys, now);
+                    self.laws.settled(open.attempt, slot, &next, keys, now);
                 }
             }
             Write::Store => {}
