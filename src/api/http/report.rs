@@ -78,12 +78,17 @@ struct Report {
 impl Report {
     /// What is wrong never repeats what was sent: it may hold a token.
     fn parse(body: &[u8]) -> Result<Self, Cow<'static, str>> {
-        let written: Written<'_> = serde_json::from_slice(body).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
+        let not_the_document = |line: usize, column: usize| {
             format!(
                 "send {{\"generation\": number or \"etag\": text, \"status\": number, \"message\": text or nothing}} and no other fields; see line {line} column {column}"
             )
-        })?;
+        };
+        // The parser would take the bare values in brackets, too.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(not_the_document(1, 1).into());
+        }
+        let written: Written<'_> = serde_json::from_slice(body)
+            .map_err(|error| not_the_document(error.line(), error.column()))?;
         if !(100..=599).contains(&written.status) {
             return Err("status is the issuer's HTTP status, 100 to 599".into());
         }
@@ -254,6 +259,7 @@ mod tests {
         for text in [
             "",
             "[]",
+            "[7, null, 401, null]",
             "{",
             r#"{"status": 401}"#,
             r#"{"generation": 7}"#,
