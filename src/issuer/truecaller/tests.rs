@@ -98,6 +98,7 @@ fn a_success_that_holds_no_token_may_have_been_counted() {
         "",
         "{",
         "[]",
+        r#"["abc","2025-07-10T06:59:05Z"]"#,
         "{}",
         r#"{"token":""}"#,
         r#"{"token":"two words"}"#,
