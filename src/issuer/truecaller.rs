@@ -1,7 +1,7 @@
 //! The mint call of Truecaller for Business, on reqwest.
 //!
 //! One call sends at most one POST: no retries, no redirects, no connection that was used before. What the answer means for the
-//! budget is decided by the pure function `judge`.
+//! budget is decided by the pure function [`judge`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,17 +61,22 @@ struct Told {
 }
 
 /// What came back, as far as it was read.
-struct Response {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Zeroizing<Vec<u8>>,
+pub struct Response {
+    /// The answer's status.
+    pub status: StatusCode,
+    /// All of its headers.
+    pub headers: HeaderMap,
+    /// Its body, or the beginning of a long one. It may hold a token, so it is wiped when dropped.
+    pub body: Zeroizing<Vec<u8>>,
 }
 
 /// When the request left and its answer was there.
-#[derive(Clone, Copy)]
-struct Journey {
-    sent_at: Stamp,
-    answered_at: Stamp,
+#[derive(Clone, Copy, Debug)]
+pub struct Journey {
+    /// The moment before the request was sent.
+    pub sent_at: Stamp,
+    /// The moment when the whole answer had arrived.
+    pub answered_at: Stamp,
 }
 
 impl Truecaller {
@@ -166,8 +171,8 @@ async fn exchange(request: reqwest::RequestBuilder) -> Result<Response, reqwest:
     })
 }
 
-/// What an answer means: for the token, for the budget, and for the operator.
-fn judge(response: &Response, journey: Journey, key: &Key, lifetime: Duration) -> Answer {
+/// What an answer means: for the token, for the budget, and for the operator. `key` is what was asked with, and is never repeated.
+pub fn judge(response: &Response, journey: Journey, key: &Key, lifetime: Duration) -> Answer {
     let status = response.status;
     if status.is_success() {
         return minted(response, journey, lifetime);
