@@ -33,6 +33,15 @@ fn fields_of_a_newer_minor_format_are_kept() {
 }
 
 #[test]
+fn a_number_of_a_newer_format_is_kept_to_its_last_bit() {
+    let text = String::from_utf8(lived().to_text().to_vec()).unwrap();
+    let text = text.replacen('{', "{\"hue\": 5.9604644775390625e-8, ", 1);
+    let record = Record::parse(text.as_bytes()).unwrap();
+    assert_eq!(record.newer["hue"].as_f64(), Some(f64::powi(2.0, -24)));
+    assert_eq!(Record::parse(&record.to_text()), Ok(record));
+}
+
+#[test]
 fn a_newer_major_format_is_refused_whatever_else_it_holds() {
     let text = String::from_utf8(lived().to_text().to_vec()).unwrap();
     let newer = |text: &str| Record::parse(text.as_bytes()).unwrap_err();
