@@ -10,6 +10,9 @@ use zeroize::Zeroizing;
 
 use crate::clock::Stamp;
 
+/// The longest text that is taken for a token; Truecaller's have a few hundred bytes.
+const MOST_BYTES: usize = 8192;
+
 /// Text that must never be shown. It is wiped when dropped, and only [`Secret::expose`] opens it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -23,6 +26,12 @@ impl Secret {
     /// The text itself. Whoever calls this answers for where it goes.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// True for what a token can be: visible ASCII, so that it fits into a header, and not absurdly long.
+    pub fn could_be_token(&self) -> bool {
+        (1..=MOST_BYTES).contains(&self.0.len())
+            && self.0.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
     /// The first eight hex digits of the text's SHA-256: enough to tell two secrets apart, not enough to find one.

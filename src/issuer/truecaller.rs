@@ -217,8 +217,7 @@ fn minted(response: &Response, journey: Journey, lifetime: Duration) -> Answer {
     let Some(token) = given.token.map(Secret::new) else {
         return lost("without a token");
     };
-    let text = token.expose();
-    if text.is_empty() || text.len() > 8192 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !token.could_be_token() {
         return lost("with a token that is not visible ASCII");
     }
     let (aged, note) = match age(

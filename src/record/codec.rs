@@ -152,12 +152,14 @@ pub(super) mod kept_token {
         from: D,
     ) -> Result<Option<Token>, D::Error> {
         let read = Option::<Read>::deserialize(from)?;
-        Ok(read.map(|read| Token {
+        let token = read.map(|read| Token {
             generation: read.generation,
             secret: Secret::new(read.secret),
             issued_at: read.issued_at,
             refresh_at: read.refresh_at,
             expires_at: read.expires_at,
-        }))
+        });
+        // What no issuer can have given is not vended; the rest of the record is worth keeping without it.
+        Ok(token.filter(|token| token.secret.could_be_token()))
     }
 }

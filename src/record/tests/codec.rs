@@ -42,6 +42,21 @@ fn a_number_of_a_newer_format_is_kept_to_its_last_bit() {
 }
 
 #[test]
+fn a_token_that_no_issuer_gave_is_dropped_and_its_slots_are_kept() {
+    let long = "x".repeat(8193);
+    for odd in ["", "two words", "line\nend", "t\u{f6}ken", &long] {
+        let mut record = lived();
+        record.token.as_mut().unwrap().secret = Secret::new(odd.into());
+        let read = Record::parse(&record.to_text()).unwrap();
+        assert_eq!(read.token, None, "{odd:?}");
+        assert_eq!(
+            (read.ledger, read.generation),
+            (record.ledger, record.generation)
+        );
+    }
+}
+
+#[test]
 fn a_newer_major_format_is_refused_whatever_else_it_holds() {
     let text = String::from_utf8(lived().to_text().to_vec()).unwrap();
     let newer = |text: &str| Record::parse(text.as_bytes()).unwrap_err();
