@@ -24,8 +24,8 @@ pub struct Problems(pub Vec<Problem>);
 impl Problems {
     pub(super) fn add(&mut self, place: impl Into<String>, text: impl Into<String>) {
         let problem = Problem {
-            place: place.into(),
-            text: text.into(),
+            place: one_line(&place.into()),
+            text: one_line(&text.into()),
         };
         // A list may trip twice over the same thing.
         if !self.0.contains(&problem) {
@@ -45,6 +45,12 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// A text that may hold a path, and a path may hold anything, made fit for one line.
+pub(super) fn one_line(text: &str) -> String {
+    let safe = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(safe).collect()
+}
 
 /// The longest text that is repeated to whoever wrote it: Truecaller's keys and tokens are longer.
 const MOST_SHOWN: usize = 24;

@@ -100,6 +100,28 @@ fn the_least_that_must_be_written_is_an_account_and_a_key() {
 }
 
 #[test]
+fn a_problem_is_one_line_whatever_a_path_holds() {
+    let desk = Desk::new();
+    let text = desk.text("http.listen = [\"unix:x\\ny\"]");
+    let problems = desk
+        .read_with(
+            &text,
+            &[(
+                "BEARERD_UPSTREAM__KEYS__0__KEY_ID_FILE",
+                "/no\nsuch\u{1b}[2Jfile",
+            )],
+        )
+        .unwrap_err();
+    assert_eq!(problems.0.len(), 2, "{problems}");
+    let told = problems.to_string();
+    assert_eq!(told.lines().count(), 2, "{told}");
+    assert!(
+        !told.replace('\n', "").chars().any(char::is_control),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn everything_scales_with_lifetime_and_window() {
     let desk = Desk::new();
     let text =

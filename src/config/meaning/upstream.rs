@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
+use super::super::problems::one_line;
 use super::super::raw::Written;
 use crate::issuer::{KeyError, KeyFiles, truecaller};
 use crate::record::Rules;
@@ -118,7 +119,7 @@ fn key_file(written: &mut Written, path: &str, warnings: &mut Vec<String>) -> Op
             written.problem(path, text);
             return None;
         }
-        warnings.push(format!("{path}: {text}"));
+        warnings.push(one_line(&format!("{path}: {text}")));
     }
     Some(file)
 }
