@@ -11,6 +11,7 @@
 mod cli;
 mod demo;
 mod faults;
+mod fuzzed;
 mod harness;
 mod house;
 mod kills;
