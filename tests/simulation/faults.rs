@@ -247,11 +247,12 @@ pub fn plan(setting: &Setting, length: Nanos, dice: &mut fastrand::Rng) -> Vec<F
         if at >= length || kinds.is_empty() {
             return plan;
         }
+        let kind = kinds[dice.usize(0..kinds.len())];
         plan.push(Fault {
             at,
-            kind: kinds[dice.usize(0..kinds.len())],
+            kind,
             node: dice.usize(0..setting.nodes),
-            length: fault_length(setting, dice),
+            length: fault_length(setting, kind, dice),
             extra: dice.u64(..),
             doom: (setting.mix.crashes() && dice.bool())
                 .then(|| Boundary::ALL[dice.usize(0..Boundary::ALL.len())]),
@@ -259,10 +260,14 @@ pub fn plan(setting: &Setting, length: Nanos, dice: &mut fastrand::Rng) -> Vec<F
     }
 }
 
-/// From a thousandth of a period to two of them, each order of magnitude as likely as the next; but no longer than two hours, in
-/// which whoever retries does so many hundred times.
-fn fault_length(setting: &Setting, dice: &mut fastrand::Rng) -> Nanos {
+/// From a thousandth of a period to two of them, each order of magnitude as likely as the next; but no longer than two hours, and where
+/// everybody tries again every few seconds, than a quarter of one.
+fn fault_length(setting: &Setting, kind: Kind, dice: &mut fastrand::Rng) -> Nanos {
     let period = setting.period() as f64;
     let length = (period / 1000.0 * 2000_f64.powf(dice.f64())) as Nanos;
-    length.min(2 * HOUR)
+    let retried = matches!(
+        kind,
+        Kind::Unreachable | Kind::RegisterDown | Kind::Full | Kind::Partition
+    );
+    length.min(if retried { HOUR / 4 } else { 2 * HOUR })
 }

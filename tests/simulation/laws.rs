@@ -209,7 +209,14 @@ impl Laws {
     }
 
     /// An attempt's end is in the record.
-    pub fn settled(&mut self, slot: Option<&Slot>, next: &Record, count: u32, now: Nanos) {
+    pub fn settled(
+        &mut self,
+        attempt: Generation,
+        slot: Option<&Slot>,
+        next: &Record,
+        count: u32,
+        now: Nanos,
+    ) {
         let Some(slot) = slot else {
             // Given back: it never left.
             return self.reported.retain(|it| it.0 != attempt);

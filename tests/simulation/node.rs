@@ -76,6 +76,8 @@ pub struct Life {
     /// The register's version as this process knows it.
     pub seen: Option<Version>,
     pub open: Option<Open>,
+    /// How many keys it knows of.
+    pub keys: u32,
     pub vended: Option<Vended>,
     /// It will be told of a change.
     pub told: bool,
@@ -101,6 +103,7 @@ impl Life {
             busy: false,
             seen: None,
             open: None,
+            keys: 1,
             vended: None,
             told: false,
             answer: None,

@@ -342,6 +342,7 @@ impl World {
         match &input {
             Input::Loaded(_) | Input::Swapped(_) => life.busy = false,
             Input::Changed => life.told = false,
+            Input::Keys { count, .. } => life.keys = *count,
             Input::Minted(_) => {
                 if let Some(open) = &mut life.open {
                     open.answered = true;

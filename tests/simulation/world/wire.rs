@@ -175,7 +175,7 @@ impl World {
                         .ledger
                         .iter()
                         .find(|slot| slot.attempt == open.attempt && slot.holder == life.holder);
-                    let keys = self.nodes[node].keys.1;
+                    let keys = life.keys;
                     self.laws.settled(open.attempt, slot, &next, keys, now);
                 }
             }
