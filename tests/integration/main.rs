@@ -14,7 +14,6 @@ mod faults;
 mod fuzzed;
 mod harness;
 mod house;
-mod kills;
 mod lifecycle;
 mod outage;
 mod readme;

@@ -104,7 +104,8 @@ impl Daemon {
         Self::spawn(command, captured).await
     }
 
-    async fn spawn(mut command: Command, captured: &Captured) -> Self {
+    /// Starts any command that becomes a daemon, and waits until it has told its addresses.
+    pub async fn spawn(mut command: Command, captured: &Captured) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,0 +1,155 @@
+//! The laws as one caller sees them, asserted at every answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bearerd::sandbox::{Outcome, Sandbox};
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{HeaderMap, HeaderValue};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::harness::{Daemon, World};
+
+/// What a caller has seen so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Answers with a token.
+    pub vended: u64,
+    /// Answers without one.
+    pub unavailable: u64,
+    /// Different tokens.
+    pub tokens: u64,
+}
+
+/// Judges every answer that one daemon gives to one caller.
+pub struct Judge {
+    sandbox: Sandbox,
+    lifetime: SignedDuration,
+    /// The end of each token, by the issuer.
+    ends: HashMap<String, Timestamp>,
+    last: Option<(u64, String)>,
+    pub seen: Seen,
+}
+
+impl Judge {
+    pub fn new(world: &World) -> Self {
+        Self {
+            sandbox: world.sandbox.clone(),
+            lifetime: SignedDuration::try_from(world.scale.lifetime).unwrap(),
+            ends: HashMap::new(),
+            last: None,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Asserts laws 3 and 4 on the answer to a question that was asked between these two moments.
+    pub fn answer(&mut self, asked: Timestamp, status: u16, text: &str, answered: Timestamp) {
+        match status {
+            200 => self.token(asked, text),
+            503 => self.none(text, answered),
+            other => panic!("{other}: {text}"),
+        }
+    }
+
+    fn token(&mut self, asked: Timestamp, text: &str) {
+        let json: Value = serde_json::from_str(text).unwrap();
+        let generation = json["generation"].as_u64().unwrap();
+        let token = json["access_token"].as_str().unwrap();
+        let end = self.end(token);
+        assert!(
+            asked < end,
+            "law 4: generation {generation} was vended {:#} after its end",
+            asked.duration_since(end)
+        );
+        if let Some((last, held)) = &self.last {
+            assert!(*last <= generation, "law 3: {last}, then {generation}");
+            assert_eq!(*last == generation, held == token, "one token, one number");
+        }
+        if self.last.as_ref().is_none_or(|(last, _)| *last < generation) {
+            self.seen.tokens += 1;
+        }
+        self.last = Some((generation, token.to_owned()));
+        self.seen.vended += 1;
+    }
+
+    /// A token that was vended once is vended until its end.
+    fn none(&mut self, text: &str, answered: Timestamp) {
+        self.seen.unavailable += 1;
+        let Some((generation, token)) = self.last.clone() else {
+            return;
+        };
+        assert!(text.contains("expired"), "{text}");
+        // The daemon counts a life from before its request, which takes a while to arrive.
+        let early = self.end(&token) - SignedDuration::from_millis(200);
+        assert!(
+            answered >= early,
+            "law 4: generation {generation} was withheld {:#} before its end",
+            early.duration_since(answered)
+        );
+    }
+
+    /// When the issuer stops taking a token.
+    fn end(&mut self, token: &str) -> Timestamp {
+        if let Some(end) = self.ends.get(token) {
+            return *end;
+        }
+        let tokens = self.sandbox.issued_tokens();
+        let number = tokens.iter().position(|issued| issued == token).unwrap() as u64 + 1;
+        let log = self.sandbox.log();
+        let minted = log.entries.iter().find(|entry| {
+            matches!(entry.outcome, Outcome::Minted { generation, .. } if generation == number)
+        });
+        let end = minted.unwrap().wall + self.lifetime;
+        self.ends.insert(token.to_owned(), end);
+        end
+    }
+}
+
+/// A caller in the background that asks again and again.
+pub struct Reader {
+    stop: Arc<AtomicBool>,
+    task: JoinSet<Seen>,
+}
+
+impl Reader {
+    pub fn start(world: &World, daemon: &Daemon) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut task = JoinSet::new();
+        let (judge, url) = (Judge::new(world), format!("http://{}/v1/token", daemon.http));
+        task.spawn(read_on(judge, url, Arc::clone(&stop)));
+        Self { stop, task }
+    }
+
+    /// What it has seen. Fails if any answer broke a law.
+    pub async fn finish(mut self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.task.join_next().await.unwrap().unwrap();
+        assert!(seen.vended > 0, "the reader has read nothing");
+        seen
+    }
+}
+
+/// A client that asks as callers must.
+pub fn client() -> reqwest::Client {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-bearerd-request", HeaderValue::from_static("true"));
+    let _installed_already = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().default_headers(headers);
+    client.no_proxy().build().unwrap()
+}
+
+async fn read_on(mut judge: Judge, url: String, stop: Arc<AtomicBool>) -> Seen {
+    let client = client();
+    while !stop.load(Ordering::Relaxed) {
+        let asked = Timestamp::now();
+        let reply = client.get(&url).send().await.unwrap();
+        let (status, text) = (reply.status().as_u16(), reply.text().await.unwrap());
+        judge.answer(asked, status, &text, Timestamp::now());
+        sleep(Duration::from_millis(3)).await;
+    }
+    judge.seen
+}
