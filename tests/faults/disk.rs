@@ -87,7 +87,11 @@ async fn outlast(fault: &'static Fault) {
     let ready = daemon.ask_admin("/readyz?verbose").await;
     assert!(ready.text.contains(fault.told), "{}", ready.text);
     let ended = |status: &Value| {
-        let end: Timestamp = status["token"]["expires_at"].as_str().unwrap().parse().unwrap();
+        let end: Timestamp = status["token"]["expires_at"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
         Timestamp::now() >= end
     };
     daemon.until("the token has expired", ended).await;

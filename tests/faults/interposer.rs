@@ -43,8 +43,6 @@ pub enum Call {
     Commit = 1,
     /// The connection to the issuer is under way.
     Connect = 2,
-    /// The next thing to happen is the POST's first byte; nothing can be checked behind this.
-    Send = 3,
 }
 
 /// The switches of one daemon, and the log of its calls.
@@ -95,7 +93,10 @@ impl Interposer {
 
     /// How often such a call was made.
     pub fn count(&self, call: &str) -> usize {
-        self.calls().iter().filter(|made| made.starts_with(call)).count()
+        self.calls()
+            .iter()
+            .filter(|made| made.starts_with(call))
+            .count()
     }
 
     /// What makes a program run behind this.

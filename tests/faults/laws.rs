@@ -69,7 +69,11 @@ impl Judge {
             assert!(*last <= generation, "law 3: {last}, then {generation}");
             assert_eq!(*last == generation, held == token, "one token, one number");
         }
-        if self.last.as_ref().is_none_or(|(last, _)| *last < generation) {
+        if self
+            .last
+            .as_ref()
+            .is_none_or(|(last, _)| *last < generation)
+        {
             self.seen.tokens += 1;
         }
         self.last = Some((generation, token.to_owned()));
@@ -119,7 +123,10 @@ impl Reader {
     pub fn start(world: &World, daemon: &Daemon) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut task = JoinSet::new();
-        let (judge, url) = (Judge::new(world), format!("http://{}/v1/token", daemon.http));
+        let (judge, url) = (
+            Judge::new(world),
+            format!("http://{}/v1/token", daemon.http),
+        );
         task.spawn(read_on(judge, url, Arc::clone(&stop)));
         Self { stop, task }
     }

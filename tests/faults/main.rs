@@ -11,6 +11,7 @@
 
 mod disk;
 mod durable;
+mod freezes;
 #[allow(dead_code, reason = "it is shared with the integration tests")]
 #[path = "../integration/harness.rs"]
 mod harness;
