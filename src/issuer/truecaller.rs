@@ -3,6 +3,8 @@
 //! One call sends at most one POST: no retries, no redirects, no connection that was used before. What the answer means for the
 //! budget is decided by the pure function [`judge`].
 
+mod in_time;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use zeroize::Zeroizing;
 use super::{Answer, Issuer, Key, Minted, Pending};
 use crate::clock::{Clock, Stamp};
 use crate::token::Secret;
+use in_time::{InTime, was_withheld};
 
 /// Where and how tokens are asked for.
 #[derive(Clone, Debug)]
@@ -116,14 +119,18 @@ impl Truecaller {
             .post(self.settings.mint_url.clone())
             .header("X-Public-Access", "allow")
             .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, "application/vnd.api+json; version=1.0")
-            .body(body);
+            .header(ACCEPT, "application/vnd.api+json; version=1.0");
         let sent_at = self.clock.now();
         if sent_at.boot > send_by {
             return Answer::NotSent {
                 detail: "too long after its reservation".into(),
             };
         }
+        let request = request.body(reqwest::Body::wrap(InTime {
+            bytes: Some(body.into()),
+            clock: Arc::clone(&self.clock),
+            until: sent_at.boot + self.settings.timeout,
+        }));
         match timeout(self.settings.timeout, exchange(request)).await {
             Ok(Ok(response)) => {
                 let journey = Journey {
@@ -132,9 +139,11 @@ impl Truecaller {
                 };
                 judge(&response, journey, key, self.settings.lifetime)
             }
-            Ok(Err(error)) if error.is_connect() || error.is_builder() => Answer::NotSent {
-                detail: causes(error),
-            },
+            Ok(Err(error)) if error.is_connect() || error.is_builder() || was_withheld(&error) => {
+                Answer::NotSent {
+                    detail: causes(error),
+                }
+            }
             Ok(Err(error)) => Answer::Lost {
                 answered: false,
                 detail: causes(error),

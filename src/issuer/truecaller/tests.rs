@@ -225,3 +225,45 @@ async fn nothing_is_sent_once_the_reservation_is_too_old() {
     );
     assert!(listener.accept().is_ok());
 }
+
+/// A clock that shows one moment once, and an hour later from then on: the machine slept behind the first look.
+struct Slept(std::sync::Mutex<Stamp>);
+
+impl Clock for Slept {
+    fn now(&self) -> Stamp {
+        let mut at = self.0.lock().unwrap();
+        let shown = *at;
+        *at = shown.plus(Duration::from_secs(3600));
+        shown
+    }
+
+    fn boot_id(&self) -> crate::clock::BootId {
+        crate::clock::BootId::new("boot")
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_by_a_machine_that_slept_while_it_connected() {
+    use std::io::Read;
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = Settings {
+        mint_url: format!("http://{}/token", listener.local_addr().unwrap())
+            .parse()
+            .unwrap(),
+        timeout: Duration::from_secs(5),
+        lifetime: LIFETIME,
+    };
+    let now = journey().sent_at;
+    let issuer = Truecaller::new(settings, Arc::new(Slept(std::sync::Mutex::new(now)))).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let patience = Some(Duration::from_secs(5));
+        stream.set_read_timeout(patience).unwrap();
+        let mut first = [0; 1];
+        stream.read(&mut first).unwrap()
+    });
+    let answer = issuer.mint(&key(), now.boot).await;
+    assert_eq!(server.join().unwrap(), 0, "a byte of the request arrived");
+    assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
+}
