@@ -99,7 +99,11 @@ impl BindError {
 impl App {
     /// Makes everything, checks the record, and takes the addresses. Nothing is minted and nothing is answered yet.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Self::bind_with(config, Arc::new(SystemClock::new())).await
+    }
+
+    /// The same, going by another clock than the system's. The runtime's own timers are not its matter.
+    pub async fn bind_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, BindError> {
         let register = open_register(&config.register)?;
         let loaded = load(register.as_ref(), &config.account).await?;
         let (vend, commands) = Vend::new(Status {

@@ -9,6 +9,7 @@
 )]
 #![allow(unreachable_pub, reason = "nothing outside can reach a test")]
 
+mod clocks;
 mod disk;
 mod durable;
 mod freezes;
@@ -18,3 +19,5 @@ mod harness;
 mod interposer;
 mod kills;
 mod laws;
+mod reboots;
+mod suspend;
