@@ -25,13 +25,21 @@ pub struct Seen {
     pub tokens: u64,
 }
 
+/// The newest token that was vended.
+struct Last {
+    generation: u64,
+    token: String,
+    /// As the daemon tells it.
+    expires_at: Timestamp,
+}
+
 /// Judges every answer that one daemon gives to one caller.
 pub struct Judge {
     sandbox: Sandbox,
     lifetime: SignedDuration,
     /// The end of each token, by the issuer.
     ends: HashMap<String, Timestamp>,
-    last: Option<(u64, String)>,
+    last: Option<Last>,
     /// Its wall clock may be set forward at any time, and then it may have to withhold a token that lives.
     steps: bool,
     pub seen: Seen,
@@ -76,37 +84,46 @@ impl Judge {
             "law 4: generation {generation} was vended {:#} after its end",
             asked.duration_since(end)
         );
-        if let Some((last, held)) = &self.last {
-            assert!(*last <= generation, "law 3: {last}, then {generation}");
-            assert_eq!(*last == generation, held == token, "one token, one number");
+        match &self.last {
+            Some(last) => {
+                let before = last.generation;
+                assert!(before <= generation, "law 3: {before}, then {generation}");
+                assert_eq!(before == generation, last.token == token, "a number each");
+                self.seen.tokens += u64::from(before < generation);
+            }
+            None => self.seen.tokens += 1,
         }
-        if self
-            .last
-            .as_ref()
-            .is_none_or(|(last, _)| *last < generation)
-        {
-            self.seen.tokens += 1;
+        let [issued_at, expires_at]: [Timestamp; 2] =
+            ["issued_at", "expires_at"].map(|it| json[it].as_str().unwrap().parse().unwrap());
+        if !self.steps {
+            let life = expires_at.duration_since(issued_at);
+            let short = self.lifetime - life;
+            // Both are cut to milliseconds.
+            assert!(
+                short.abs() <= SignedDuration::from_millis(1),
+                "law 4: a life of {life:#}"
+            );
         }
-        self.last = Some((generation, token.to_owned()));
+        self.last = Some(Last {
+            generation,
+            token: token.to_owned(),
+            expires_at,
+        });
         self.seen.vended += 1;
     }
 
     /// A token that was vended once is vended until its end.
     fn none(&mut self, text: &str, answered: Timestamp) {
         self.seen.unavailable += 1;
-        let Some((generation, token)) = self.last.clone() else {
+        let Some(last) = &self.last else {
             return;
         };
         assert!(text.contains("expired"), "{text}");
-        if self.steps {
-            return;
-        }
-        // The daemon counts a life from before its request, which takes a while to arrive.
-        let early = self.end(&token) - SignedDuration::from_millis(200);
         assert!(
-            answered >= early,
-            "law 4: generation {generation} was withheld {:#} before its end",
-            early.duration_since(answered)
+            self.steps || answered >= last.expires_at,
+            "law 4: generation {} was withheld {:#} before its end",
+            last.generation,
+            last.expires_at.duration_since(answered)
         );
     }
 

@@ -13,6 +13,7 @@ mod clocks;
 mod disk;
 mod durable;
 mod freezes;
+mod front;
 #[allow(dead_code, reason = "it is shared with the integration tests")]
 #[path = "../integration/harness.rs"]
 mod harness;
@@ -21,3 +22,4 @@ mod kills;
 mod laws;
 mod reboots;
 mod suspend;
+mod upstreams;

@@ -1,0 +1,133 @@
+//! An upstream that is worse than any answer: silent, slow, broken off in the middle, or without an end.
+
+use std::fs;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::front::{Front, Manner};
+use crate::harness::{Daemon, Scale, World};
+use crate::laws::Reader;
+
+const MANNERS: [Manner; 8] = [
+    Manner::Slam,
+    Manner::Silence,
+    Manner::Drip,
+    Manner::ResetInHead,
+    Manner::ResetInBody,
+    Manner::Gigabyte,
+    Manner::Endless,
+    Manner::Headers,
+];
+
+/// A call may take long enough for a byte or two of those that come one a second.
+fn patient() -> Scale {
+    Scale {
+        lifetime: Duration::from_secs(6),
+        window: Duration::from_millis(1_500),
+        in_flight: Duration::from_secs(3),
+        timeout: Duration::from_millis(1_500),
+        limit: 3,
+    }
+}
+
+/// The most memory that a process has held so far, in KiB.
+fn most_memory(daemon: &Daemon) -> u64 {
+    let path = format!("/proc/{}/status", daemon.pid().as_raw_nonzero());
+    let status = fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
+    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+    kilobytes.parse().unwrap()
+}
+
+/// From a live token through attempts that all meet this, past the token's end, and to the next token.
+async fn outlive(manner: Manner) -> usize {
+    let world = World::quiet(patient()).await;
+    let front = Front::start(&world.sandbox.base_url()).await;
+    let toml = world
+        .toml(&world.state(), "state")
+        .replace(&world.sandbox.base_url(), &front.url)
+        .replace("[budget]\n", "[budget]\nreserve = 0\n");
+    let daemon = Daemon::start(&world.write("state.toml", &toml), &world.captured).await;
+    daemon.first_token().await;
+    let reader = Reader::start(&world, &daemon);
+    let memory = most_memory(&daemon);
+
+    front.behave(manner);
+    let ended = |status: &Value| {
+        let end: Timestamp = status["token"]["expires_at"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let lost = status["attempts"].as_array().unwrap();
+        let lost = lost.iter().filter(|it| it["outcome"] == "lost").count();
+        Timestamp::now() >= end && lost >= 2
+    };
+    let status = daemon
+        .until("two attempts are lost and the token has ended", ended)
+        .await;
+    assert_eq!(status["trouble"]["code"], "lost");
+    let slots = status["budget"]["slots"].as_array().unwrap();
+    let told = |slot: &Value| slot["outcome"] == "lost" || slot["outcome"] == "begun";
+    assert!(slots.iter().any(told), "they cost a slot: {status:#}");
+    assert_eq!(daemon.token().await.status, 503);
+    let grown = most_memory(&daemon).saturating_sub(memory);
+
+    front.behave(Manner::Pass);
+    daemon.first_token().await;
+    let answers = reader.finish().await;
+    let attempts = daemon.status().await["attempts"].as_array().unwrap().len();
+    assert!(daemon.stop().await.success());
+
+    let seen = front.seen();
+    let bad: Vec<_> = seen.iter().filter(|seen| seen.manner == manner).collect();
+    assert!(bad.len() >= 2);
+    assert!(seen.len() <= attempts, "a connection beside the attempts");
+    for connection in &seen {
+        assert!(connection.posts <= 1, "a second POST: {connection:?}");
+        let head = connection.head.to_ascii_lowercase();
+        let whole = head.contains("content-length: ") && !head.contains("transfer-encoding");
+        assert!(whole || connection.manner == Manner::Slam, "{connection:?}");
+    }
+    let open_for = |it: &&crate::front::Seen| it.open_for.expect("the daemon has hung up");
+    let longest = bad.iter().map(open_for).max().unwrap();
+    if matches!(manner, Manner::Silence | Manner::Drip) {
+        let shortest = bad.iter().map(open_for).min().unwrap();
+        assert!(
+            shortest + Duration::from_millis(50) >= world.scale.timeout,
+            "given up after {shortest:?}"
+        );
+        // The whole answer would have taken most of a minute.
+        assert!(longest < Duration::from_secs(20), "{longest:?}");
+    }
+    let taken = bad.iter().map(|seen| seen.sent).max().unwrap();
+    // What fills the buffers of two sockets, and no more.
+    assert!(taken < 64 << 20, "{taken} bytes were taken");
+    assert!(grown < 16 << 10, "{grown} KiB more memory");
+    let worst = front.worst_window(world.scale.window);
+    println!(
+        "{manner:?}: {} attempts met it, the longest for {longest:.1?}; {} KiB taken, {grown} KiB more memory; {answers:?}; \
+         worst window {worst}",
+        bad.len(),
+        taken >> 10
+    );
+    assert!(worst <= world.scale.limit as usize, "law 1");
+    world.finish();
+    worst
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_upstream_costs_its_slots_and_nobody_else_anything() {
+    let mut worlds = JoinSet::new();
+    for manner in MANNERS {
+        worlds.spawn(outlive(manner));
+    }
+    let worst = worlds.join_all().await;
+    assert!(
+        worst.iter().all(|worst| *worst >= 2),
+        "the budget was never strained: {worst:?}"
+    );
+}
