@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::harness::{Daemon, PATIENCE, Scale, World};
 use crate::interposer::{Interposer, serve};
 use crate::laws::{Judge, Reader};
+use crate::scales::without_reserve;
 
 const HOUR: i64 = 3600;
 
@@ -110,9 +111,7 @@ async fn a_wall_clock_set_back_changes_nothing_but_what_is_written() {
 async fn steps_of_hours_both_ways_break_no_law() {
     let world = World::quiet(brisk()).await;
     let layer = Interposer::new();
-    let toml = world
-        .toml(&world.state(), "state")
-        .replace("[budget]\n", "[budget]\nreserve = 0\n");
+    let toml = without_reserve(&world, "state");
     let daemon = layer.start_with(&world, "state", &toml, &[]).await;
     daemon.first_token().await;
     let mut judge = Judge::stepping(&world);

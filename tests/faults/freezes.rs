@@ -10,32 +10,16 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::harness::{Daemon, PATIENCE, Scale, World};
+use crate::harness::{Daemon, PATIENCE, World};
 use crate::interposer::{Call, Interposer, Switch};
 use crate::laws::{Judge, Reader, client};
-
-/// A token lives for 1.6 seconds, a slot for 1.1, and a claim for a quarter of one.
-fn short() -> Scale {
-    Scale {
-        lifetime: Duration::from_millis(1_600),
-        window: Duration::from_millis(800),
-        in_flight: Duration::from_millis(240),
-        timeout: Duration::from_millis(110),
-        limit: 3,
-    }
-}
+use crate::scales::{short, without_reserve};
 
 /// Longer than any slot of these lengths counts.
 const A_PERIOD: Duration = Duration::from_millis(1_150);
 
 /// Longer than any token of these lengths lives.
 const A_LIFE: Duration = Duration::from_millis(1_700);
-
-/// Settings with which routine refreshes may take every slot.
-fn without_reserve(world: &World, name: &str) -> String {
-    let toml = world.toml(&world.state(), name);
-    toml.replace("[budget]\n", "[budget]\nreserve = 0\n")
-}
 
 /// Waits until a process stands still. False if it does not within this time.
 fn stops_within(daemon: &Daemon, patience: Duration) -> bool {
@@ -166,17 +150,18 @@ fn record(path: &Path) -> Option<Value> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// True while the record holds a claim of this process.
-fn has_claim(path: &Path, daemon: &Daemon) -> bool {
-    let record = record(path).unwrap_or_default();
-    let holder = record["claim"]["holder"].as_str();
-    holder.is_some_and(|it| it.starts_with(&format!("{}-", daemon.pid().as_raw_nonzero())))
+/// The attempt for which this process has a claim in the record.
+fn claim(path: &Path, daemon: &Daemon) -> Option<u64> {
+    let record = record(path)?;
+    let holder = record["claim"]["holder"].as_str()?;
+    let ours = holder.starts_with(&format!("{}-", daemon.pid().as_raw_nonzero()));
+    record["claim"]["attempt"].as_u64().filter(|_| ours)
 }
 
 /// Waits, without a pause, until a process has a claim.
 fn spin_for_claim(path: &Path, daemon: &Daemon) {
     let end = Instant::now() + Duration::from_secs(1);
-    while Instant::now() < end && !has_claim(path, daemon) {}
+    while Instant::now() < end && claim(path, daemon).is_none() {}
 }
 
 /// What became of the attempts of two daemons, by their own metrics: how many may have reached the issuer, and how many not.
@@ -209,13 +194,13 @@ enum Moment {
 
 const MOMENTS: [Moment; 3] = [Moment::Random, Moment::Commit, Moment::Connect];
 
-/// Sets a mint off and stops the daemon in it. False if none began, or if it went by.
+/// Sets a mint off and stops the daemon in it: the attempt, or nothing if none began or it went by.
 async fn frozen_in_a_mint(
     moment: Moment,
     daemon: &Daemon,
     layer: &Interposer,
     world: &World,
-) -> bool {
+) -> Option<u64> {
     match moment {
         Moment::Random => {}
         Moment::Commit => layer.stop_at(Call::Commit),
@@ -239,11 +224,11 @@ async fn frozen_in_a_mint(
         };
     layer.mend(Switch::StopAt);
     // Other writes are stopped at, too, and a mint may be over by now.
-    let in_a_mint = stopped && has_claim(&world.record(), daemon);
-    if !in_a_mint {
+    let attempt = claim(&world.record(), daemon).filter(|_| stopped);
+    if attempt.is_none() {
         thaw(daemon);
     }
-    in_a_mint
+    attempt
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -258,27 +243,31 @@ async fn a_post_frozen_behind_its_reservation_and_resumed_a_period_later_costs_n
     daemon.first_token().await;
     other.first_token().await;
     let (mut withheld, mut left) = ([0; MOMENTS.len()], [0; MOMENTS.len()]);
-    let (mut round, mut idle) = (0, 0);
+    let deadline = Instant::now() + PATIENCE * 6;
+    let mut round = 0;
     while round < ROUNDS {
         let kind = round % MOMENTS.len();
-        let (_, before) = attempts(&[&daemon]).await;
         // Only one of them mints now; should the other stand still within a write, this round comes to nothing.
         freeze(&other);
         let frozen = frozen_in_a_mint(MOMENTS[kind], &daemon, &layer, &world).await;
         thaw(&other);
-        if !frozen {
-            idle += 1;
-            assert!(idle < 20 * ROUNDS, "only {round} rounds");
+        let Some(attempt) = frozen else {
+            assert!(Instant::now() < deadline, "only {round} rounds");
             sleep(Duration::from_millis(20)).await;
             continue;
-        }
+        };
         // The other takes every slot that it gets, the frozen one's too once that is free again.
         spend_through(&other, A_PERIOD).await;
         thaw(&daemon);
-        daemon
-            .until("the attempt is over", |status| status["minting"].is_null())
-            .await;
-        match attempts(&[&daemon]).await.1 > before {
+        let mut outcome = Value::Null;
+        let over = |status: &Value| {
+            let attempts = status["attempts"].as_array().unwrap();
+            let ours = attempts.iter().find(|it| it["attempt"] == attempt);
+            outcome = ours.map_or(Value::Null, |it| it["outcome"].clone());
+            ours.is_some()
+        };
+        daemon.until("the attempt is over", over).await;
+        match outcome == "not_sent" {
             true => withheld[kind] += 1,
             false => left[kind] += 1,
         }
@@ -294,7 +283,9 @@ async fn a_post_frozen_behind_its_reservation_and_resumed_a_period_later_costs_n
          of {sent} attempts that may have arrived {arrived} did, {not_sent} were not sent; worst window {worst}"
     );
     assert!(arrived <= sent, "a POST has arrived that was not counted");
-    assert!(withheld.iter().sum::<i32>() > 0 && left.iter().sum::<i32>() > 0);
+    let [_, at_commit, in_connect] = left;
+    assert_eq!(at_commit, 0, "sent long after its reservation");
+    assert!(withheld[0] > 0 && in_connect > 0);
     assert_eq!(worst, world.scale.limit as usize, "the whole budget");
     for daemon in [daemon, other] {
         assert!(daemon.stop().await.success());

@@ -91,14 +91,6 @@ impl Interposer {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// How often such a call was made.
-    pub fn count(&self, call: &str) -> usize {
-        self.calls()
-            .iter()
-            .filter(|made| made.starts_with(call))
-            .count()
-    }
-
     /// What makes a program run behind this.
     pub fn environment(&self) -> [(&'static str, OsString); 2] {
         [

@@ -14,12 +14,19 @@ mod disk;
 mod durable;
 mod freezes;
 mod front;
-#[allow(dead_code, reason = "it is shared with the integration tests")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "it is shared with the integration tests"
+)]
 #[path = "../integration/harness.rs"]
 mod harness;
 mod interposer;
 mod kills;
 mod laws;
+mod read_only;
 mod reboots;
+mod scales;
 mod suspend;
+mod torn;
 mod upstreams;

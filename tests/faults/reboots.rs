@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use crate::harness::{Daemon, Scale, World};
 use crate::interposer::Interposer;
+use crate::scales::{short, without_reserve};
 
 const HOUR: i64 = 3600;
 
@@ -22,11 +23,10 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     fn new(world: &'a World) -> Self {
-        let toml = world.toml(&world.state(), "state");
         Self {
             world,
             layer: Interposer::new(),
-            toml: toml.replace("[budget]\n", "[budget]\nreserve = 0\n"),
+            toml: without_reserve(world, "state"),
             boots: 0,
         }
     }
@@ -118,14 +118,7 @@ async fn a_reboot_into_the_past_believes_no_token_and_forgets_no_slot() {
 #[tokio::test]
 async fn thirty_reboots_cost_no_mint_too_many() {
     const BOOTS: usize = 30;
-    let scale = Scale {
-        lifetime: Duration::from_millis(1_600),
-        window: Duration::from_millis(800),
-        in_flight: Duration::from_millis(240),
-        timeout: Duration::from_millis(110),
-        limit: 3,
-    };
-    let world = World::quiet(scale).await;
+    let world = World::quiet(short()).await;
     let mut machine = Machine::new(&world);
     let seed = fastrand::u64(..);
     let mut dice = fastrand::Rng::with_seed(seed);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bearerd::app::App;
 use bearerd::clock::{BootId, Clock, Stamp, SystemClock};
 use bearerd::config::{self, Sources};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use reqwest::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

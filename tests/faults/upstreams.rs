@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::front::{Front, Manner};
 use crate::harness::{Daemon, Scale, World};
 use crate::laws::Reader;
+use crate::scales::without_reserve;
 
 const MANNERS: [Manner; 8] = [
     Manner::Slam,
@@ -46,10 +47,7 @@ fn most_memory(daemon: &Daemon) -> u64 {
 async fn outlive(manner: Manner) -> usize {
     let world = World::quiet(patient()).await;
     let front = Front::start(&world.sandbox.base_url()).await;
-    let toml = world
-        .toml(&world.state(), "state")
-        .replace(&world.sandbox.base_url(), &front.url)
-        .replace("[budget]\n", "[budget]\nreserve = 0\n");
+    let toml = without_reserve(&world, "state").replace(&world.sandbox.base_url(), &front.url);
     let daemon = Daemon::start(&world.write("state.toml", &toml), &world.captured).await;
     daemon.first_token().await;
     let reader = Reader::start(&world, &daemon);

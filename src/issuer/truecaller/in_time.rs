@@ -54,5 +54,6 @@ impl Body for InTime {
 
 /// True if an error of the client comes from a withheld request.
 pub(super) fn was_withheld(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<TooLate>())
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(<dyn std::error::Error>::is::<TooLate>)
 }

@@ -1,0 +1,22 @@
+//! The lengths that several of these tests go by.
+
+use std::time::Duration;
+
+use crate::harness::{Scale, World};
+
+/// A token lives for 1.6 seconds, a slot for 1.1, and a claim for a quarter of one.
+pub fn short() -> Scale {
+    Scale {
+        lifetime: Duration::from_millis(1_600),
+        window: Duration::from_millis(800),
+        in_flight: Duration::from_millis(240),
+        timeout: Duration::from_millis(110),
+        limit: 3,
+    }
+}
+
+/// Settings with which routine refreshes may take every slot.
+pub fn without_reserve(world: &World, name: &str) -> String {
+    let toml = world.toml(&world.state(), name);
+    toml.replace("[budget]\n", "[budget]\nreserve = 0\n")
+}
