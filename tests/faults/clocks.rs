@@ -108,6 +108,55 @@ async fn a_wall_clock_set_back_changes_nothing_but_what_is_written() {
 }
 
 #[tokio::test]
+async fn a_wall_clock_set_back_gives_an_ended_token_no_second_life() {
+    let world = World::new(brisk()).await;
+    let layer = Interposer::new();
+    let daemon = layer.start(&world, "state").await;
+    daemon.first_token().await;
+    world.sandbox.set_down(true);
+    layer.set_wall(-5 * HOUR);
+    let mut judge = Judge::stepping(&world);
+    let deadline = Instant::now() + PATIENCE;
+    while judge.seen.unavailable < 50 {
+        let asked = Timestamp::now();
+        let reply = daemon.token().await;
+        judge.answer(asked, reply.status, &reply.text, Timestamp::now());
+        assert!(Instant::now() < deadline, "it does not end");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(judge.seen.vended > 0);
+    world.sandbox.set_down(false);
+    let token = daemon.first_token().await.access_token();
+    assert_eq!(world.sandbox.spend(&token).status(), 200);
+    assert!(daemon.stop().await.success());
+    world.finish();
+}
+
+#[tokio::test]
+async fn a_machine_that_starts_in_1970_and_learns_the_time_later_loses_one_mint() {
+    let world = World::new(minutes()).await;
+    let layer = Interposer::new();
+    let half_a_minute = 30;
+    layer.set_wall(half_a_minute - Timestamp::now().as_second());
+    let daemon = layer.start(&world, "state").await;
+    let token = daemon.first_token().await;
+    assert!(
+        token.json()["expires_at"]
+            .as_str()
+            .unwrap()
+            .starts_with("1970")
+    );
+    layer.set_wall(0);
+    let later = |status: &Value| status["token"]["generation"].as_u64() > Some(token.generation());
+    daemon.until("there is a new token", later).await;
+    let fresh = daemon.first_token().await.access_token();
+    assert_eq!(world.sandbox.spend(&fresh).status(), 200);
+    assert_eq!(world.sandbox.mints(), 2);
+    assert!(daemon.stop().await.success());
+    world.finish();
+}
+
+#[tokio::test]
 async fn steps_of_hours_both_ways_break_no_law() {
     let world = World::quiet(brisk()).await;
     let layer = Interposer::new();
@@ -150,10 +199,10 @@ async fn steps_of_hours_both_ways_break_no_law() {
     world.finish();
 }
 
-/// Two daemons of one boot whose wall clocks differ by hours, on one folder.
+/// Two daemons whose clocks differ, on one folder.
 ///
 /// By the clock of the one ahead, a token of the one behind has ended long ago, so it mints a successor; that one both of them vend.
-async fn share(world: &World, daemons: [Daemon; 2]) {
+pub async fn share(world: &World, daemons: [Daemon; 2]) {
     let readers = [
         Reader::stepping(world, &daemons[0]),
         Reader::stepping(world, &daemons[1]),

@@ -11,6 +11,19 @@ const DURABLE: [&str; 4] = [
     "fsync folder",
 ];
 
+/// Looks for the whole of a swap before each POST, and says how many there are. The connection is opened for this one POST, behind
+/// the swap and with nothing in between.
+pub fn each_post_is_covered(calls: &[String]) -> usize {
+    let expected: Vec<&str> = DURABLE.into_iter().chain(["connect"]).collect();
+    let posts = (0..calls.len()).filter(|at| calls[*at] == "send POST");
+    posts
+        .inspect(|at| {
+            let before = &calls[at.saturating_sub(expected.len())..*at];
+            assert_eq!(before, expected, "law 2: {calls:#?}");
+        })
+        .count()
+}
+
 #[tokio::test]
 async fn the_slot_is_synced_and_so_is_its_folder_before_the_post_leaves() {
     let world = World::new(Scale::brisk()).await;
@@ -22,17 +35,8 @@ async fn the_slot_is_synced_and_so_is_its_folder_before_the_post_leaves() {
     }
     assert!(daemon.stop().await.success());
     let calls = interposer.calls();
-    let posts: Vec<usize> = (0..calls.len())
-        .filter(|at| calls[*at] == "send POST")
-        .collect();
-    assert_eq!(posts.len(), world.sandbox.arrivals());
-    for at in &posts {
-        // The connection is opened for this one POST, behind the whole of the swap, with nothing in between.
-        let before = &calls[..*at];
-        let expected: Vec<&str> = DURABLE.into_iter().chain(["connect"]).collect();
-        let last = &before[before.len().saturating_sub(expected.len())..];
-        assert_eq!(last, expected, "{calls:#?}");
-    }
+    let posts = each_post_is_covered(&calls);
+    assert_eq!(posts, world.sandbox.arrivals());
     // Not only slots: whatever takes the record's place was synced first, and its name after.
     let renames = (0..calls.len()).filter(|at| calls[*at].starts_with("rename"));
     let mut swaps = 0;
@@ -40,10 +44,7 @@ async fn the_slot_is_synced_and_so_is_its_folder_before_the_post_leaves() {
         assert_eq!(calls[at - 2..at + 2], DURABLE, "{calls:#?}");
         swaps += 1;
     }
-    println!(
-        "{swaps} swaps and {} POSTs, each in the right order",
-        posts.len()
-    );
-    assert!(swaps >= 2 * posts.len());
+    println!("{swaps} swaps and {posts} POSTs, each in the right order");
+    assert!(swaps >= 2 * posts);
     world.finish();
 }

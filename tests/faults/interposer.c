@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 /* The places of the board, as in interposer.rs. */
-enum { WALL, ROOM, FILE_SYNC, FOLDER_SYNC, RENAME, READ_ONLY, STOP_AT, PLACES };
+enum { WALL, ROOM, FILE_SYNC, FOLDER_SYNC, RENAME, READ_ONLY, STOP_AT, HANG, PLACES };
 enum { STOP_AFTER_COMMIT = 1, STOP_IN_CONNECT = 2 };
 
 static volatile int64_t *board;
@@ -179,6 +179,7 @@ int fsync(int file) {
   int folder = fstat(file, &about) == 0 && S_ISDIR(about.st_mode);
   const char *of = folder ? "folder" : name_of(file);
   if (!board || !of) return real(file);
+  while (board[HANG]) usleep(1000);
   int64_t why = board[folder ? FOLDER_SYNC : FILE_SYNC];
   int result = why ? -1 : real(file);
   tell("fsync %s%s\n", of, why ? ": failed" : "");

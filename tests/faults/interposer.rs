@@ -32,9 +32,11 @@ pub enum Switch {
     ReadOnly = 5,
     /// The call at which the process stops itself, once.
     StopAt = 6,
+    /// Syncing a file does not return until this is mended.
+    Hang = 7,
 }
 
-const PLACES: u64 = 7;
+const PLACES: u64 = 8;
 
 /// A call at which the daemon stops itself as by `SIGSTOP`.
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::clocks::share;
 use crate::harness::{Daemon, Scale, World};
 use crate::interposer::Interposer;
 use crate::scales::{short, without_reserve};
@@ -149,5 +150,25 @@ async fn thirty_reboots_cost_no_mint_too_many() {
         world.sandbox.arrivals()
     );
     assert!(worst >= 2, "the budget was never strained");
+    world.finish();
+}
+
+#[tokio::test]
+async fn two_boots_that_share_a_folder_share_one_token_and_one_budget() {
+    // As two machines on one network disk do: what the other wrote is read by the wall clock alone.
+    let world = World::new(Scale {
+        limit: 3,
+        ..Scale::brisk()
+    })
+    .await;
+    let layer = Interposer::new();
+    let start = async |name: &str| {
+        let id = world.write(&format!("{name}.id"), &format!("{name}\n"));
+        let toml = world.toml(&world.state(), name);
+        let more = [("INTERPOSER_BOOT_ID", id.as_path())];
+        layer.start_with(&world, name, &toml, &more).await
+    };
+    let daemons = [start("one").await, start("other").await];
+    share(&world, daemons).await;
     world.finish();
 }

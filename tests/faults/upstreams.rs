@@ -43,6 +43,21 @@ fn most_memory(daemon: &Daemon) -> u64 {
     kilobytes.parse().unwrap()
 }
 
+/// No attempt begins sooner after a lost one than this, less a fifth of it, as the daemon itself tells.
+fn back_off_is_kept(attempts: &[Value], first: Duration) {
+    for pair in attempts.windows(2) {
+        let [next, lost] = pair else { unreachable!() };
+        let began = |it: &Value| it["began_at"].as_str().unwrap().parse::<Timestamp>();
+        let apart = began(next).unwrap().duration_since(began(lost).unwrap());
+        let waited = apart.as_secs_f64() - lost["duration_seconds"].as_f64().unwrap();
+        let least = first.as_secs_f64() * 0.8;
+        assert!(
+            lost["outcome"] != "lost" || waited >= least - 0.001,
+            "{waited} s after a lost attempt"
+        );
+    }
+}
+
 /// From a live token through attempts that all meet this, past the token's end, and to the next token.
 async fn outlive(manner: Manner) -> usize {
     let world = World::quiet(patient()).await;
@@ -77,13 +92,18 @@ async fn outlive(manner: Manner) -> usize {
     front.behave(Manner::Pass);
     daemon.first_token().await;
     let answers = reader.finish().await;
-    let attempts = daemon.status().await["attempts"].as_array().unwrap().len();
+    let status = daemon.status().await;
+    let attempts = status["attempts"].as_array().unwrap();
+    back_off_is_kept(attempts, world.scale.window / 60);
     assert!(daemon.stop().await.success());
 
     let seen = front.seen();
     let bad: Vec<_> = seen.iter().filter(|seen| seen.manner == manner).collect();
     assert!(bad.len() >= 2);
-    assert!(seen.len() <= attempts, "a connection beside the attempts");
+    assert!(
+        seen.len() <= attempts.len(),
+        "a connection beside the attempts"
+    );
     for connection in &seen {
         assert!(connection.posts <= 1, "a second POST: {connection:?}");
         let head = connection.head.to_ascii_lowercase();

@@ -11,6 +11,7 @@ use crate::token::{Generation, Secret};
 use crate::vend::status::Status;
 use crate::vend::{RefreshOutcome, ReportOutcome, Vend};
 use jiff::{SignedDuration, Timestamp};
+use std::cell::Cell;
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -53,14 +54,16 @@ impl Issuer for Scripted {
 thread_local! {
     /// When a test began: paused time and its tasks live on one thread.
     static BEGAN: Instant = Instant::now();
+    /// How long the machine has slept, which tokio's time did not see.
+    static SLEPT: Cell<std::time::Duration> = const { Cell::new(std::time::Duration::ZERO) };
 }
 
-/// Both clocks go with tokio's.
+/// Both clocks go with tokio's, but for what the machine slept.
 struct PausedClock;
 
 impl Clock for PausedClock {
     fn now(&self) -> Stamp {
-        let since = BEGAN.with(Instant::elapsed);
+        let since = BEGAN.with(Instant::elapsed) + SLEPT.get();
         let wall = Timestamp::from_second(1_800_000_000).unwrap();
         Stamp {
             wall: wall + SignedDuration::try_from(since).unwrap(),
@@ -207,6 +210,19 @@ async fn a_panic_in_the_issuer_ends_the_driver_and_is_not_swallowed() {
     let error = ended.expect("it ends").unwrap().unwrap_err();
     assert!(error.is_panic());
     assert_eq!(running.vend.refresh().await, Err(crate::vend::Gone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspend_is_noticed_within_a_second_though_timers_stand_still() {
+    let running = start(Scripted::default());
+    // Not long after a look at the keys, which would wake it too.
+    sleep(11 * SECOND).await;
+    let first = running.vends().unwrap();
+    SLEPT.set(120 * MINUTE);
+    assert_eq!(running.vends(), None, "it has ended");
+    sleep(SECOND + SECOND / 10).await;
+    assert_eq!(running.asked(), 2);
+    assert!(running.vends() > Some(first));
 }
 
 #[tokio::test(start_paused = true)]
