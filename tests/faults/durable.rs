@@ -4,7 +4,7 @@ use crate::harness::{Scale, World};
 use crate::interposer::Interposer;
 
 /// Making a record durable, step by step.
-const DURABLE: [&str; 4] = [
+pub const DURABLE: [&str; 4] = [
     "write record.json.new",
     "fsync record.json.new",
     "rename record.json.new record.json",

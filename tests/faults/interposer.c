@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 /* The places of the board, as in interposer.rs. */
-enum { WALL, ROOM, FILE_SYNC, FOLDER_SYNC, RENAME, READ_ONLY, STOP_AT, HANG, PLACES };
+enum { WALL, ROOM, FILE_SYNC, FOLDER_SYNC, RENAME, READ_ONLY, STOP_AT, HANG, DIE_AT, PLACES };
 enum { STOP_AFTER_COMMIT = 1, STOP_IN_CONNECT = 2 };
 
 static volatile int64_t *board;
@@ -60,6 +60,7 @@ static void tell(const char *format, ...) {
   int length = vsnprintf(line, sizeof line, format, arguments);
   va_end(arguments);
   if (calls >= 0 && real(calls, line, length) != length) abort();
+  if (board[DIE_AT] > 0 && --board[DIE_AT] == 0) kill(getpid(), SIGKILL);
 }
 
 static void stop_at(int moment) {

@@ -34,9 +34,12 @@ pub enum Switch {
     StopAt = 6,
     /// Syncing a file does not return until this is mended.
     Hang = 7,
+    /// The number of the logged call, counted from one, behind which the process kills itself as by `kill -9`; for a connection and
+    /// what is sent on it, before which.
+    DieAt = 8,
 }
 
-const PLACES: u64 = 8;
+const PLACES: u64 = 9;
 
 /// A call at which the daemon stops itself as by `SIGSTOP`.
 #[derive(Clone, Copy, Debug)]

@@ -1,14 +1,20 @@
 //! `kill -9`, again and again, at random and at chosen moments.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
+use bearerd::record::Record;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::durable::DURABLE;
 use crate::harness::{Daemon, PATIENCE, Scale, World};
+use crate::interposer::{Interposer, Switch, serve};
 use crate::scales::{short, without_reserve};
 
 /// When a daemon is killed.
@@ -232,5 +238,64 @@ async fn two_daemons_on_one_folder_killed_in_turns_keep_one_budget() {
         world.sandbox.arrivals()
     );
     assert_eq!(worst, world.scale.limit as usize, "the whole budget");
+    world.finish();
+}
+
+/// Lives until it kills itself at this call, or for two seconds. The last call that it made, if it did.
+async fn dies_at(call: i64, world: &World) -> Option<String> {
+    let layer = Interposer::new();
+    layer.set(Switch::DieAt, call);
+    let settings = world.write("state.toml", &without_reserve(world, "state"));
+    let mut command = serve(&settings);
+    command.envs(layer.environment());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(2);
+    let died = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status.signal() == Some(9),
+            None if Instant::now() > end => break false,
+            None => sleep(Duration::from_millis(2)).await,
+        }
+    };
+    let _ended_already = child.kill();
+    let said = child.wait_with_output().unwrap().stderr;
+    let said = String::from_utf8_lossy(&said);
+    world.captured.add("stderr", &said);
+    layer.calls().pop().filter(|_| died)
+}
+
+#[tokio::test]
+async fn killed_behind_every_call_of_a_mint_it_never_mints_too_much() {
+    const LIVES: usize = 64;
+    let world = World::quiet(short()).await;
+    let mut died = BTreeMap::new();
+    for life in 0..LIVES {
+        // Its start makes two calls or six, a mint ten more.
+        let call = i64::try_from(life % 16).unwrap() + 1;
+        let Some(last) = dies_at(call, &world).await else {
+            continue;
+        };
+        *died.entry(last).or_insert(0) += 1;
+        // Whatever it was doing: what is there is whole, or nothing is there yet.
+        let text = fs::read(world.record()).ok();
+        assert!(text.is_none_or(|text| Record::parse(&text).is_ok()));
+    }
+    let daemon = world.start().await;
+    let token = daemon.first_token().await.access_token();
+    assert_eq!(world.sandbox.spend(&token).status(), 200);
+    assert!(daemon.stop().await.success());
+    let (worst, all) = (
+        world.sandbox.worst_window_of_arrivals(),
+        died.values().sum::<i32>(),
+    );
+    println!(
+        "{all} kills behind a call, {died:?}; {} arrivals, worst window {worst}",
+        world.sandbox.arrivals()
+    );
+    for call in DURABLE.into_iter().chain(["connect", "send POST"]) {
+        assert!(died.get(call).is_some_and(|times| *times >= 2), "{call}");
+    }
+    assert!(worst >= 2, "the budget was never strained");
     world.finish();
 }

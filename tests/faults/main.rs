@@ -24,6 +24,7 @@ mod harness;
 mod interposer;
 mod kills;
 mod laws;
+mod lost;
 mod read_only;
 mod reboots;
 mod scales;
