@@ -2,7 +2,6 @@
 //!
 //! The layer beneath the daemon moves its wall clock; its boot clock stays true. One test does the same with Debian's libfaketime.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::harness::{Daemon, PATIENCE, Scale, World};
 use crate::interposer::{Interposer, serve};
 use crate::laws::{Judge, Reader};
+use crate::records::{committed, record};
 use crate::scales::without_reserve;
 
 const HOUR: i64 = 3600;
@@ -44,8 +44,9 @@ async fn end_of_token(daemon: &Daemon) -> Timestamp {
 }
 
 fn revision(world: &World) -> u64 {
-    let record: Value = serde_json::from_slice(&fs::read(world.record()).unwrap()).unwrap();
-    record["revision"].as_u64().unwrap()
+    record(&world.record()).unwrap()["revision"]
+        .as_u64()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -87,7 +88,7 @@ async fn a_wall_clock_set_back_changes_nothing_but_what_is_written() {
     let world = World::new(Scale::still()).await;
     let layer = Interposer::new();
     let daemon = layer.start(&world, "state").await;
-    let token = daemon.first_token().await;
+    let token = committed(&daemon).await;
     let before = revision(&world);
     layer.set_wall(-5 * HOUR);
     let deadline = Instant::now() + PATIENCE;
@@ -295,8 +296,9 @@ async fn two_daemons_with_different_wall_clocks_by_libfaketime_share_too() {
         assert!(off.abs() < SignedDuration::from_secs(60), "{off:#}");
     }
     // Their boot clock is out of its reach.
-    let record: Value = serde_json::from_slice(&fs::read(world.record()).unwrap()).unwrap();
-    let written = record["written"]["at"]["boot_ns"].as_u64().unwrap();
+    let written = record(&world.record()).unwrap()["written"]["at"]["boot_ns"]
+        .as_u64()
+        .unwrap();
     let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
     assert!(boot.abs_diff(i64::try_from(written / 1_000_000_000).unwrap()) < 60);
     share(&world, daemons).await;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::durable::DURABLE;
 use crate::harness::{Daemon, PATIENCE, Scale, World};
 use crate::interposer::{Interposer, Switch, serve};
+use crate::records::{committed, record};
 use crate::scales::{short, without_reserve};
 
 /// When a daemon is killed.
@@ -42,11 +43,6 @@ const MOMENTS: [Moment; 5] = [
 
 /// How long a daemon lives at the most.
 const LIFE: Duration = Duration::from_secs(1);
-
-/// The record as it is on the disk, if it is there.
-fn record(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
 
 /// Looks until the record shows something else than `before`, without a pause: these moments are short.
 fn spin(path: &Path, before: Option<u64>, what: fn(&Value) -> Option<u64>) -> bool {
@@ -152,7 +148,7 @@ async fn a_hundred_and_twenty_kills_never_cost_a_mint_too_many() {
 async fn a_restart_with_a_live_token_on_disk_mints_nothing() {
     let world = World::new(Scale::still()).await;
     let daemon = world.start().await;
-    let token = daemon.first_token().await.access_token();
+    let token = committed(&daemon).await.access_token();
     daemon.kill();
     for _ in 0..20 {
         let began = Instant::now();

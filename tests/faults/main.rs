@@ -27,6 +27,7 @@ mod laws;
 mod lost;
 mod read_only;
 mod reboots;
+mod records;
 mod scales;
 mod suspend;
 mod torn;

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::harness::{Scale, World};
 use crate::interposer::{Interposer, Switch, serve};
+use crate::records::committed;
 
 /// Runs the daemon on a folder that it must refuse.
 fn refused(world: &World, folder: &Path, layer: Option<&Interposer>) -> String {
@@ -62,7 +63,7 @@ async fn a_live_token_in_a_folder_that_has_become_read_only_is_not_served_at_a_s
     let world = World::new(Scale::still()).await;
     let layer = Interposer::new();
     let daemon = layer.start(&world, "state").await;
-    let token = daemon.first_token().await.access_token();
+    let token = committed(&daemon).await.access_token();
     daemon.kill();
     layer.fail(Switch::ReadOnly, Errno::ROFS);
     refused(&world, &world.state(), Some(&layer));

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use crate::clocks::share;
 use crate::harness::{Daemon, Scale, World};
 use crate::interposer::Interposer;
+use crate::records::committed;
 use crate::scales::{short, without_reserve};
 
 const HOUR: i64 = 3600;
@@ -58,7 +59,7 @@ async fn a_live_token_and_its_slot_outlive_a_reboot() {
     let world = World::new(Scale::still()).await;
     let mut machine = Machine::new(&world);
     let daemon = machine.start().await;
-    let token = daemon.first_token().await;
+    let token = committed(&daemon).await;
     let slot = daemon.status().await["budget"]["slots"][0].clone();
     daemon.kill();
     for _ in 0..3 {
@@ -80,7 +81,7 @@ async fn a_restart_on_the_same_boot_goes_by_the_boot_clock_whatever_the_wall_clo
     let world = World::new(Scale::still()).await;
     let machine = Machine::new(&world);
     let daemon = machine.start().await;
-    let token = daemon.first_token().await;
+    let token = committed(&daemon).await;
     daemon.kill();
     for hours in [-30, -1] {
         machine.layer.set_wall(hours * HOUR);
@@ -104,7 +105,7 @@ async fn a_reboot_into_the_past_believes_no_token_and_forgets_no_slot() {
     .await;
     let mut machine = Machine::new(&world);
     let daemon = machine.start().await;
-    daemon.first_token().await;
+    committed(&daemon).await;
     daemon.kill();
     machine.layer.set_wall(-5 * HOUR);
     let daemon = machine.reboot().await;

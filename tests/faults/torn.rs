@@ -7,6 +7,7 @@ use bearerd::record::file::FileRegister;
 use bearerd::record::{Record, Register, Unreadable};
 
 use crate::harness::{Scale, World};
+use crate::records::committed;
 
 /// The record of a daemon that has lived: a token, slots of several outcomes, a back-off.
 async fn lived(world: &World) -> Vec<u8> {
@@ -127,7 +128,7 @@ async fn a_daemon_that_finds_a_torn_record_counts_its_past_as_unknown() {
 async fn one_mint_at_once_behind_a_torn_record_and_the_next_at_a_safe_distance() {
     let world = World::new(Scale::still()).await;
     let daemon = world.start().await;
-    let token = daemon.first_token().await.access_token();
+    let token = committed(&daemon).await.access_token();
     daemon.kill();
     let text = fs::read(world.record()).unwrap();
     let daemon = start_on(&world, &text, text.len() / 2).await;
@@ -144,7 +145,7 @@ async fn one_mint_at_once_behind_a_torn_record_and_the_next_at_a_safe_distance()
 async fn what_a_crash_left_half_written_is_neither_read_nor_kept() {
     let world = World::new(Scale::still()).await;
     let daemon = world.start().await;
-    let token = daemon.first_token().await.access_token();
+    let token = committed(&daemon).await.access_token();
     daemon.kill();
     let text = fs::read(world.record()).unwrap();
     let fresh = |world: &World| world.state().join("record.json.new");
