@@ -29,6 +29,8 @@ fn brisk() -> Scale {
 fn minutes() -> Scale {
     Scale {
         lifetime: Duration::from_secs(60),
+        timeout: Duration::from_secs(2),
+        in_flight: Duration::from_secs(4),
         ..Scale::brisk()
     }
 }
@@ -49,7 +51,7 @@ fn revision(world: &World) -> u64 {
         .unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_set_forward_ends_the_token_at_once_and_costs_one_mint() {
     for hours in [1, 26] {
         let world = World::new(minutes()).await;
@@ -83,7 +85,7 @@ async fn a_wall_clock_set_forward_ends_the_token_at_once_and_costs_one_mint() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_set_back_changes_nothing_but_what_is_written() {
     let world = World::new(Scale::still()).await;
     let layer = Interposer::new();
@@ -108,7 +110,7 @@ async fn a_wall_clock_set_back_changes_nothing_but_what_is_written() {
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_set_back_gives_an_ended_token_no_second_life() {
     let world = World::new(brisk()).await;
     let layer = Interposer::new();
@@ -133,7 +135,7 @@ async fn a_wall_clock_set_back_gives_an_ended_token_no_second_life() {
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_starts_in_1970_and_learns_the_time_later_loses_one_mint() {
     let world = World::new(minutes()).await;
     let layer = Interposer::new();
@@ -157,7 +159,7 @@ async fn a_machine_that_starts_in_1970_and_learns_the_time_later_loses_one_mint(
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_of_hours_both_ways_break_no_law() {
     let world = World::quiet(brisk()).await;
     let layer = Interposer::new();
@@ -251,7 +253,7 @@ async fn agreed(daemons: &[Daemon; 2], newer_than: u64) -> u64 {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_daemons_with_different_wall_clocks_share_one_token_and_one_budget() {
     let world = World::new(brisk()).await;
     let (true_clock, ahead) = (Interposer::new(), Interposer::new());
@@ -274,7 +276,7 @@ fn libfaketime() -> PathBuf {
     PathBuf::from(path.trim().rsplit([':', ' ']).next().unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_daemons_with_different_wall_clocks_by_libfaketime_share_too() {
     let world = World::new(brisk()).await;
     let library = libfaketime();

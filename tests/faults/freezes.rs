@@ -17,10 +17,10 @@ use crate::records::record;
 use crate::scales::{short, without_reserve};
 
 /// Longer than any slot of these lengths counts.
-const A_PERIOD: Duration = Duration::from_millis(1_150);
+const A_PERIOD: Duration = Duration::from_millis(1_900);
 
 /// Longer than any token of these lengths lives.
-const A_LIFE: Duration = Duration::from_millis(1_700);
+const A_LIFE: Duration = Duration::from_millis(2_500);
 
 /// Waits until a process stands still. False if it does not within this time.
 fn stops_within(daemon: &Daemon, patience: Duration) -> bool {
@@ -55,7 +55,7 @@ async fn spend_through(daemon: &Daemon, length: Duration) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_frozen_in_its_mint_for_longer_than_its_claim_takes_nothing_from_the_other() {
     const ROUNDS: usize = 8;
     let world = World::quiet(short()).await;
@@ -102,7 +102,7 @@ async fn a_daemon_frozen_in_its_mint_for_longer_than_its_claim_takes_nothing_fro
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_asked_of_a_frozen_daemon_is_not_answered_with_what_has_ended_since() {
     const ROUNDS: usize = 5;
     const CALLERS: usize = 8;
@@ -229,7 +229,7 @@ async fn frozen_in_a_mint(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_frozen_behind_its_reservation_and_resumed_a_period_later_costs_no_mint_too_many() {
-    const ROUNDS: usize = 18;
+    const ROUNDS: usize = 12;
     let world = World::quiet(short()).await;
     let layer = Interposer::new();
     let toml = without_reserve(&world, "frozen");

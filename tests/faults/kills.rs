@@ -1,6 +1,6 @@
 //! `kill -9`, again and again, at random and at chosen moments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bearerd::record::Record;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
@@ -96,21 +97,38 @@ async fn live_and_die(moment: Moment, world: &World, dice: &mut fastrand::Rng) -
     came
 }
 
-#[tokio::test]
+/// When the slots in the record were taken.
+fn slots(world: &World) -> Vec<Timestamp> {
+    let record = record(&world.record()).unwrap_or_default();
+    let ledger = record["ledger"].as_array().cloned().unwrap_or_default();
+    let taken = |slot: &Value| slot["reserved_at"]["wall"].as_str()?.parse().ok();
+    ledger.iter().filter_map(taken).collect()
+}
+
+/// The longest time from the taking of a slot to an arrival that no later slot stands for. What exceeds `in_flight` says that this
+/// machine is too busy for the law to hold on it.
+fn latest(world: &World, reserved: &BTreeSet<Timestamp>) -> Duration {
+    let log = world.sandbox.log();
+    let late = log.entries.iter().filter_map(|entry| {
+        let slot = reserved.range(..entry.wall).next_back()?;
+        Duration::try_from(entry.wall.duration_since(*slot)).ok()
+    });
+    late.max().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_and_twenty_kills_never_cost_a_mint_too_many() {
+    // So few that the budget stands in the way again and again.
     let scale = Scale {
-        lifetime: Duration::from_millis(1_600),
-        window: Duration::from_millis(800),
-        in_flight: Duration::from_millis(240),
-        timeout: Duration::from_millis(110),
-        // So few that the budget stands in the way again and again.
         limit: 4,
+        ..short()
     };
     let world = World::quiet(scale).await;
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut dice = fastrand::Rng::with_seed(seed);
     let mut came = [0; MOMENTS.len()];
+    let mut reserved = BTreeSet::new();
     let mut order: Vec<usize> = (0..MOMENTS.len()).collect();
     for round in 0..120 {
         // Shuffled, so that each moment comes after each other one.
@@ -119,6 +137,7 @@ async fn a_hundred_and_twenty_kills_never_cost_a_mint_too_many() {
         }
         let index = order[round % MOMENTS.len()];
         came[index] += i32::from(live_and_die(MOMENTS[index], &world, &mut dice).await);
+        reserved.extend(slots(&world));
     }
     println!(
         "{:?} came {came:?} times in {} mints",
@@ -130,10 +149,11 @@ async fn a_hundred_and_twenty_kills_never_cost_a_mint_too_many() {
         "{MOMENTS:?} came only {came:?} times"
     );
     let worst = world.sandbox.worst_window_of_arrivals();
-    println!("worst window: {worst}");
+    let late = latest(&world, &reserved);
+    println!("worst window: {worst}; latest arrival: {late:.0?} after its slot was taken");
     assert!(worst <= 4);
     assert!(
-        worst >= 3,
+        worst >= 2,
         "the budget was never strained, so this shows nothing"
     );
     // After all of this a daemon that is left alone recovers by itself.
@@ -144,7 +164,7 @@ async fn a_hundred_and_twenty_kills_never_cost_a_mint_too_many() {
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_with_a_live_token_on_disk_mints_nothing() {
     let world = World::new(Scale::still()).await;
     let daemon = world.start().await;
@@ -161,7 +181,7 @@ async fn a_restart_with_a_live_token_on_disk_mints_nothing() {
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarts_with_a_spent_budget_mint_nothing_until_a_slot_is_free() {
     const KILLS: usize = 20;
     let world = World::quiet(short()).await;
@@ -199,7 +219,7 @@ async fn restarts_with_a_spent_budget_mint_nothing_until_a_slot_is_free() {
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_daemons_on_one_folder_killed_in_turns_keep_one_budget() {
     const KILLS: usize = 60;
     let world = World::quiet(short()).await;
@@ -261,9 +281,9 @@ async fn dies_at(call: i64, world: &World) -> Option<String> {
     layer.calls().pop().filter(|_| died)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_behind_every_call_of_a_mint_it_never_mints_too_much() {
-    const LIVES: usize = 64;
+    const LIVES: usize = 48;
     let world = World::quiet(short()).await;
     let mut died = BTreeMap::new();
     for life in 0..LIVES {

@@ -51,7 +51,7 @@ fn commit(deed: Deed, world: &World, copies: &[PathBuf], dice: &mut fastrand::Rn
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_lost_under_two_daemons_costs_no_mint_too_many() {
     const LOSSES: usize = 16;
     let world = World::quiet(scale()).await;

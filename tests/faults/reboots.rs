@@ -54,7 +54,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_live_token_and_its_slot_outlive_a_reboot() {
     let world = World::new(Scale::still()).await;
     let mut machine = Machine::new(&world);
@@ -76,7 +76,7 @@ async fn a_live_token_and_its_slot_outlive_a_reboot() {
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_on_the_same_boot_goes_by_the_boot_clock_whatever_the_wall_clock_says() {
     let world = World::new(Scale::still()).await;
     let machine = Machine::new(&world);
@@ -96,7 +96,7 @@ async fn a_restart_on_the_same_boot_goes_by_the_boot_clock_whatever_the_wall_clo
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reboot_into_the_past_believes_no_token_and_forgets_no_slot() {
     let world = World::new(Scale {
         limit: 1,
@@ -117,7 +117,7 @@ async fn a_reboot_into_the_past_believes_no_token_and_forgets_no_slot() {
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_reboots_cost_no_mint_too_many() {
     const BOOTS: usize = 30;
     let world = World::quiet(short()).await;
@@ -154,7 +154,7 @@ async fn thirty_reboots_cost_no_mint_too_many() {
     world.finish();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_boots_that_share_a_folder_share_one_token_and_one_budget() {
     // As two machines on one network disk do: what the other wrote is read by the wall clock alone.
     let world = World::new(Scale {
