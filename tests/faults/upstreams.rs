@@ -145,7 +145,7 @@ async fn a_bad_upstream_costs_its_slots_and_nobody_else_anything() {
     }
     let worst = worlds.join_all().await;
     assert!(
-        worst.iter().all(|worst| *worst >= 2),
+        worst.iter().any(|worst| *worst >= 2),
         "the budget was never strained: {worst:?}"
     );
 }
