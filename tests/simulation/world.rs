@@ -461,6 +461,8 @@ impl World {
         let epoch = self.laws.epoch;
         let life = self.nodes[node].life.as_mut().expect("it lives");
         let number = life.number;
+        let ended = life.open.filter(|_| write == Write::Settle);
+        let ends = ended.map(|open| (open.attempt, life.keys));
         life.busy = true;
         if write == Write::Reserve {
             life.open = Some(Open {
@@ -488,6 +490,7 @@ impl World {
             seen,
             next,
             write,
+            ends,
             orphan: self.dice.bool() && self.setting.store != Store::Memory,
             awaited,
         };

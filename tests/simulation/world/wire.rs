@@ -8,6 +8,8 @@ use bearerd::keeper::Input;
 use bearerd::record::{Record, RegisterError, Slot, Swapped, Version};
 
 use super::{What, World};
+use bearerd::token::Generation;
+
 use crate::clocks::{MILLI, Nanos, SECOND, nanos};
 use crate::faults::{Boundary, Kind};
 use crate::laws::Epoch;
@@ -24,6 +26,8 @@ pub struct Swap {
     pub seen: Option<Version>,
     pub next: Box<Record>,
     pub write: Write,
+    /// The attempt that it ends, and how many keys its process knows.
+    pub ends: Option<(Generation, u32)>,
     /// It is done even if its process is dead by then.
     pub orphan: bool,
     /// Somebody waits for the answer.
@@ -168,15 +172,15 @@ impl World {
                 }
             }
             Write::Settle => {
-                if let Some(life) = alive
-                    && let Some(open) = life.open.take()
-                {
-                    let slot = next
-                        .ledger
-                        .iter()
-                        .find(|slot| slot.attempt == open.attempt && slot.holder == life.holder);
-                    let keys = life.keys;
-                    self.laws.settled(open.attempt, slot, &next, keys, now);
+                if let Some(life) = alive {
+                    life.open = None;
+                }
+                if let Some((attempt, keys)) = swap.ends {
+                    let taken = |slot: &&Slot| {
+                        slot.attempt == attempt && slot.holder == next.written.holder
+                    };
+                    let slot = next.ledger.iter().find(taken);
+                    self.laws.settled(attempt, slot, &next, keys, now);
                 }
             }
             Write::Store => {}
