@@ -14,11 +14,16 @@ pub const MINUTE: Nanos = 60 * SECOND;
 pub const HOUR: Nanos = 60 * MINUTE;
 pub const DAY: Nanos = 24 * HOUR;
 
-/// What a truthful wall clock shows when the world begins.
-const EPOCH: i128 = 1_800_000_000_000_000_000;
+/// What a truthful wall clock shows when the world begins, in seconds.
+const EPOCH: i64 = 1_800_000_000;
 
 /// How long a machine has been up when it is first looked at.
 const UPTIME: Nanos = 3 * DAY;
+
+/// So many parts of a length, without an overflow on the way.
+fn part(length: i64, parts: i64, of: i64) -> i64 {
+    length / of * parts + length % of * parts / of
+}
 
 pub fn nanos(length: Duration) -> Nanos {
     Nanos::try_from(length.as_nanos()).expect("no length is longer than a u64 of nanoseconds")
@@ -58,42 +63,42 @@ impl Machine {
     }
 
     pub fn stamp(&self, now: Nanos) -> Stamp {
-        let wall = EPOCH + i128::from(now) + i128::from(self.wall_ahead);
+        let wall = now.cast_signed() + self.wall_ahead;
+        let second = SECOND.cast_signed();
+        let nanosecond = i32::try_from(wall.rem_euclid(second)).expect("it is below a second");
+        let wall = Timestamp::new(EPOCH + wall.div_euclid(second), nanosecond);
         Stamp {
-            wall: Timestamp::from_nanosecond(wall)
-                .expect("a wall clock is set by days at the most"),
+            wall: wall.expect("a wall clock is set by days at the most"),
             boot: Duration::from_nanos(self.boot_at(now)),
         }
     }
 
     fn boot_at(&self, now: Nanos) -> Nanos {
-        let since = i128::from(now - self.anchor.0);
-        let shown = i128::from(self.anchor.1) + since + since * i128::from(self.ppm) / 1_000_000;
+        let since = (now - self.anchor.0).cast_signed();
+        let shown = self.anchor.1.cast_signed() + since + part(since, self.ppm, 1_000_000);
         Nanos::try_from(shown + self.stepped()).unwrap_or_default()
     }
 
-    fn stepped(&self) -> i128 {
-        self.wall_only.map_or(0, |at_boot| {
-            i128::from(self.wall_ahead) - i128::from(at_boot)
-        })
+    fn stepped(&self) -> i64 {
+        self.wall_only
+            .map_or(0, |at_boot| self.wall_ahead - at_boot)
     }
 
     /// The first true moment, not before `now`, at which the boot clock shows `boot`.
     pub fn when(&self, boot: Duration, now: Nanos) -> Nanos {
-        let shown = i128::try_from(boot.as_nanos()).expect("boot times are far from their end");
-        let ahead = shown - self.stepped() - i128::from(self.anchor.1);
-        let rate = 1_000_000 + i128::from(self.ppm);
-        let at = i128::from(self.anchor.0) + (ahead * 1_000_000).div_euclid(rate);
-        let mut at = Nanos::try_from(at).unwrap_or_default().max(now);
-        while self.boot_at(at) < nanos(boot) {
+        let boot = nanos(boot);
+        let ahead = boot.cast_signed() - self.stepped() - self.anchor.1.cast_signed();
+        let at = self.anchor.0.cast_signed() + ahead - part(ahead, self.ppm, 1_000_000 + self.ppm);
+        let mut at = Nanos::try_from(at - 1).unwrap_or_default().max(now);
+        while self.boot_at(at) < boot {
             at += 1;
         }
         at
     }
 
     pub fn drift(&mut self, now: Nanos, ppm: i64) {
-        let since = i128::from(now - self.anchor.0);
-        let shown = i128::from(self.anchor.1) + since + since * i128::from(self.ppm) / 1_000_000;
+        let since = (now - self.anchor.0).cast_signed();
+        let shown = self.anchor.1.cast_signed() + since + part(since, self.ppm, 1_000_000);
         self.anchor = (
             now,
             Nanos::try_from(shown).expect("a boot clock does not go back"),

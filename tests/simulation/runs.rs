@@ -15,7 +15,7 @@ use crate::setting::{self, Edge, Mix, Scale, Setting};
 use crate::world::World;
 
 /// How long one world lasts.
-const LENGTH: Nanos = 10 * DAY;
+const LENGTH: Nanos = 30 * DAY;
 
 /// What is simulated unless somebody asks for more.
 pub const YEARS: f64 = 2000.0;
@@ -41,8 +41,8 @@ pub struct History {
 impl History {
     pub fn of(seed: u64, mix: Mix, edge: Edge) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed);
-        // One in ten at the real account's pace: that is where most of the mints are.
-        let scale = match dice.u8(0..10) {
+        // One in thirty at the real account's pace: that is where most of the mints are.
+        let scale = match dice.u8(0..30) {
             0 => Scale::Real,
             1 => Scale::Odd,
             _ => Scale::Slow,

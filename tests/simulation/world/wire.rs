@@ -60,7 +60,7 @@ impl World {
         let result = match self.unreachable(node) {
             Some(error) => Err(error),
             None => {
-                let through_text = self.dice.u8(0..64) == 0;
+                let through_text = self.dice.u8(..) == 0;
                 Ok(self.register.load(through_text))
             }
         };
