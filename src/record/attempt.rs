@@ -287,11 +287,13 @@ impl Record {
     }
 
     /// When the next attempt may follow one that may have been counted: the back-off, or the time left shared out among the slots
-    /// left, whichever is longer. No share reaches past the end of the token, nor counts one that the lost mint may have revoked.
+    /// that are free by its end, whichever is longer. No share reaches past the end of the token, nor counts one that the lost mint may have revoked.
     fn after_a_loss(&self, jitter: u32, now: Stamp, rules: &Rules) -> Stamp {
         let held = self.token.as_ref().filter(|_| !rules.revokes_previous);
         let left = held.map_or(Duration::ZERO, |token| token.expires_at.left(now));
-        let slots = rules.budget.free(&self.spent(), Class::Urgent, now.boot);
+        // A slot that frees itself before the token ends is as good as one that is free now.
+        let end = (now.boot + left).saturating_sub(Duration::from_nanos(1));
+        let slots = rules.budget.free(&self.spent(), Class::Urgent, end.max(now.boot));
         let spread = |wait: Duration| wait * jitter / 1000;
         let backoff = spread(rules.backoff.after(self.streak.lost));
         let share = spread(left / slots.saturating_add(1)).min(left);

@@ -212,15 +212,29 @@ fn losses_in_a_row_wait_30_to_225_seconds() {
 fn a_loss_shares_the_time_left_out_among_the_slots_left() {
     let (record, first) = begin(&known(), 0);
     let record = record.commit(&first, &token(&first, 0), at(0), at(0), &rules());
-    // 33 minutes left, and 9 slots less the one that is lost now.
+    // 33 minutes left, and 10 slots until then less the one that is lost now: the first one's frees itself in 6 minutes.
     let record = lost(&record, 27 * 60);
-    assert_eq!(wait(&record, 27 * 60), 33 * MINUTE / 9);
+    assert_eq!(wait(&record, 27 * 60), 33 * MINUTE / 10);
     let asked = Reservation {
         jitter: 1200,
         ..reservation(Class::Routine, Trigger::Schedule)
     };
     let (record, _) = record.begin(&asked, at(31 * 60), &rules());
-    assert_eq!(wait(&record, 31 * 60), 29 * MINUTE / 8 * 1200 / 1000);
+    assert_eq!(wait(&record, 31 * 60), 29 * MINUTE / 9 * 1200 / 1000);
+}
+
+#[test]
+fn a_loss_with_no_slot_left_waits_for_the_slots_that_free_before_the_end_and_not_for_the_end() {
+    let mut record = known();
+    for minute in 16..26 {
+        // Ten operators' mints, answered at once, free themselves between 48 and 57 minutes.
+        let (begun, attempt) = begin(&record, minute * 60);
+        let now = at(minute * 60);
+        record = begun.commit(&attempt, &token(&attempt, 0), now, now, &rules());
+    }
+    record.ledger.remove(0);
+    let record = lost(&record, 27 * 60);
+    assert_eq!(wait(&record, 27 * 60), 33 * MINUTE / 10);
 }
 
 #[test]
