@@ -32,7 +32,9 @@ pub enum Edge {
     WallClockOnly,
     /// A process that finds the record lost forgets what it held.
     NoMerge,
-    /// The lead is shorter than the window, and processes die in loops.
+    /// Nothing is broken, but the budget is so small that operators can spend all of it.
+    SmallBudget,
+    /// So small a budget, and a lead that is shorter than the window.
     ShortLead,
 }
 
@@ -111,8 +113,12 @@ pub fn rules(scale: Scale, edge: Edge, dice: &mut fastrand::Rng) -> Rules {
         }
     };
     wanted.revokes_previous = dice.u8(0..6) == 0;
+    if matches!(edge, Edge::SmallBudget | Edge::ShortLead) {
+        wanted.limit = NonZeroU32::new(4).expect("four is not zero");
+        wanted.reserve = Some(0);
+    }
     if edge == Edge::ShortLead {
-        wanted.lead = Some(wanted.window / 4);
+        wanted.lead = Some(wanted.window / 6);
     }
     Rules::new(&wanted)
 }
