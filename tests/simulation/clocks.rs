@@ -96,6 +96,13 @@ impl Machine {
         at
     }
 
+    /// The first true moment, not before `now`, at which either clock has reached `end`.
+    pub fn reaches(&self, end: Stamp, now: Nanos) -> Nanos {
+        let wall = end.wall.as_nanosecond() - EPOCH - i128::from(self.wall_ahead);
+        let by_wall = Nanos::try_from(wall).unwrap_or_default().max(now);
+        self.when(end.boot, now).min(by_wall)
+    }
+
     pub fn drift(&mut self, now: Nanos, ppm: i64) {
         let since = (now - self.anchor.0).cast_signed();
         let shown = self.anchor.1.cast_signed() + since + part(since, self.ppm, 1_000_000);

@@ -254,7 +254,8 @@ pub fn plan(setting: &Setting, length: Nanos, dice: &mut fastrand::Rng) -> Vec<F
             node: dice.usize(0..setting.nodes),
             length: fault_length(setting, kind, dice),
             extra: dice.u64(..),
-            doom: (setting.mix.crashes() && dice.bool())
+            doom: dice
+                .bool()
                 .then(|| Boundary::ALL[dice.usize(0..Boundary::ALL.len())]),
         });
     }

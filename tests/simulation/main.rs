@@ -17,6 +17,8 @@
     reason = "numbers for people, and dice"
 )]
 
+mod availability;
+mod clairvoyant;
 mod clocks;
 mod coverage;
 mod edges;

@@ -45,8 +45,6 @@ pub enum Mix {
     Everything,
     /// Only what burns slots.
     Burning,
-    /// Whatever this picks.
-    Only(fn(Kind) -> bool),
 }
 
 impl Mix {
@@ -54,12 +52,7 @@ impl Mix {
         match self {
             Self::Everything => true,
             Self::Burning => kind.only_burns(),
-            Self::Only(pick) => pick(kind),
         }
-    }
-
-    pub fn crashes(self) -> bool {
-        !matches!(self, Self::Only(_))
     }
 }
 

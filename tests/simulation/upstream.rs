@@ -17,6 +17,17 @@ pub struct Issued {
     pub revoked: bool,
 }
 
+/// What a 429 says of how long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// Anything, or nothing.
+    Any,
+    /// Nothing.
+    Never,
+    /// The truth.
+    True,
+}
+
 pub struct Upstream {
     lifetime: Nanos,
     window: Nanos,
@@ -27,6 +38,9 @@ pub struct Upstream {
     pub tokens: Vec<Issued>,
     /// What it counts by itself, the second copies included.
     counted: VecDeque<Nanos>,
+    /// Requests that strangers will make with our account, in their order. They count like ours.
+    pub strangers: VecDeque<Nanos>,
+    pub retry_after: RetryAfter,
 }
 
 impl Upstream {
@@ -40,6 +54,8 @@ impl Upstream {
             next: VecDeque::new(),
             tokens: Vec::new(),
             counted: VecDeque::new(),
+            strangers: VecDeque::new(),
+            retry_after: RetryAfter::Any,
         }
     }
 
@@ -77,6 +93,9 @@ impl Upstream {
         key: u32,
         extra: u64,
     ) -> Answer {
+        while self.strangers.front().is_some_and(|at| *at <= now) {
+            self.counted.extend(self.strangers.pop_front());
+        }
         while self
             .counted
             .front()
@@ -91,8 +110,7 @@ impl Upstream {
         }
         let detail = String::new();
         let throttled = Answer::Throttled {
-            retry_after: (!extra.is_multiple_of(3))
-                .then(|| Duration::from_nanos(extra % self.window)),
+            retry_after: self.retry_after(now, full, extra),
             detail: detail.clone(),
         };
         if full {
@@ -116,6 +134,21 @@ impl Upstream {
             Some(Kind::Aged) => self.mint(now, sent_at, extra % self.lifetime + SECOND),
             _ => self.mint(now, sent_at, 0),
         }
+    }
+
+    /// How long a 429 asks to wait.
+    fn retry_after(&self, now: Nanos, full: bool, extra: u64) -> Option<Duration> {
+        let wait = match self.retry_after {
+            RetryAfter::Any if extra.is_multiple_of(3) => return None,
+            RetryAfter::Any => extra % self.window,
+            RetryAfter::Never => return None,
+            // Until so many have left the window that one more fits in, this request included.
+            RetryAfter::True if full => {
+                self.counted[self.counted.len() - self.limit] + self.window + 1 - now
+            }
+            RetryAfter::True => self.weather.map_or(0, |it| it.1.saturating_sub(now)),
+        };
+        Some(Duration::from_nanos(wait))
     }
 
     fn mint(&mut self, now: Nanos, sent_at: Stamp, age: Nanos) -> Answer {

@@ -3,6 +3,7 @@
 //! It is deterministic: a setting, a plan and a seed always give the same history. The laws are asserted at every event.
 
 mod befall;
+pub mod watch;
 mod wire;
 
 use std::cmp::Ordering;
@@ -22,6 +23,7 @@ use crate::node::{Life, Node, Open, Vended, Write};
 use crate::register::{Register, down};
 use crate::setting::{Edge, Setting, Store};
 use crate::upstream::{Upstream, index_of};
+use watch::Watch;
 use wire::{Request, Swap};
 
 /// How long the driver waits for its register.
@@ -78,6 +80,8 @@ pub(crate) enum Ask {
     Refresh,
     Keys,
     Tick,
+    /// A use of the token, and a report if it is refused; and again until then.
+    Call(Nanos),
 }
 
 /// A box with everything in it.
@@ -105,6 +109,8 @@ pub struct World {
     ever_lost: bool,
     outputs: Vec<Output>,
     trace: Option<VecDeque<String>>,
+    /// Measures what callers have.
+    pub watch: Option<Watch>,
 }
 
 impl World {
@@ -163,6 +169,7 @@ impl World {
             ever_lost: false,
             outputs: Vec::new(),
             trace: traced.then(VecDeque::new),
+            watch: None,
         };
         for node in 0..world.nodes.len() {
             let after = world.dice.u64(0..SECOND);
@@ -204,9 +211,11 @@ impl World {
             && event.at <= until
         {
             let event = self.events.pop().expect("it was peeked at");
+            self.pass(event.at);
             self.now = event.at;
             self.happen(event.what);
         }
+        self.pass(until);
         self.now = until;
     }
 

@@ -52,7 +52,11 @@ impl World {
         match fault.kind {
             Kind::Revoked => {
                 self.upstream.revoke();
-                self.ask_all(Ask::Report, 60 * SECOND);
+                if self.watch.is_some() {
+                    self.callers_see_the_revocation();
+                } else {
+                    self.ask_all(Ask::Report, 60 * SECOND);
+                }
             }
             Kind::Partition => self.nodes[node].cut_until = until,
             Kind::RegisterDown => self.register.down_until = until,
@@ -118,6 +122,7 @@ impl World {
         };
         let vended = life.vends(now).map(|it| it.token.generation);
         match ask {
+            Ask::Call(until) => self.call(node, until),
             Ask::Tick => self.give(node, Input::Tick),
             Ask::Keys => self.give_keys(node),
             Ask::Refresh => self.give(node, Input::Refresh),
