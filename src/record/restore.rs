@@ -15,7 +15,8 @@ impl Record {
     ///
     /// The writer's stamp is the bridge: what was left when it wrote, less what went by on the wall clock since. That is believed
     /// but for `skew`; a wall clock that is earlier than the writer's by more is not believed at all: then every slot counts as
-    /// spent now, and the token as expired. Steps of the wall clock before the last write do not matter.
+    /// spent now, and the token as expired. No wait gets longer than it was: that much is sure without any wall clock. Steps of the
+    /// wall clock before the last write do not matter.
     #[must_use]
     pub fn on_boot(&self, boot_id: &BootId, now: Stamp, rules: &Rules) -> Option<Self> {
         if self.written.boot_id == *boot_id {
@@ -35,6 +36,7 @@ impl Record {
                 .saturating_sub(since)
                 .min(period),
         };
+        let wait = |at: Stamp| now.plus(at_least(at).min(at.boot.saturating_sub(written.boot)));
         let at_most = |at: Stamp| {
             let left = at
                 .left(written)
@@ -56,16 +58,16 @@ impl Record {
             token.refresh_at = at_most(token.refresh_at);
             token.issued_at = token.expires_at.minus(rules.lifetime);
         }
-        next.not_before = self.not_before.map(|at| now.plus(at_least(at)));
+        next.not_before = self.not_before.map(wait);
         if let Some(parked) = &mut next.parked {
-            parked.retry_at = now.plus(at_least(parked.retry_at));
+            parked.retry_at = wait(parked.retry_at);
         }
         if let Some(until) = next
             .probation
             .as_mut()
             .and_then(|probation| probation.until.as_mut())
         {
-            *until = now.plus(at_least(*until));
+            *until = wait(*until);
         }
         // The process that held the claim is gone with its boot, or runs on a machine whose boot time means nothing here.
         if let Some(claim) = &mut next.claim {

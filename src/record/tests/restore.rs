@@ -133,6 +133,27 @@ fn waits_and_probation_are_carried_over() {
 }
 
 #[test]
+fn a_wait_gets_no_longer_by_a_wall_clock_that_is_not_believed() {
+    let mut record = written();
+    record.not_before = Some(at(240));
+    record.probation = Some(Probation {
+        until: Some(at(1210)),
+    });
+    record.parked = Some(Parked {
+        since: at(0),
+        retry_at: at(910),
+        reason: "no".into(),
+    });
+    for wall in [200, -100_000] {
+        let now = now(wall, 40);
+        let moved = record.on_boot(&there(), now, &rules()).unwrap();
+        assert_eq!(left(moved.not_before.unwrap(), now), 30);
+        assert_eq!(left(moved.probation.unwrap().until.unwrap(), now), 1000);
+        assert_eq!(left(moved.parked.unwrap().retry_at, now), 700);
+    }
+}
+
+#[test]
 fn absurd_times_are_clamped_to_a_period_and_a_lifetime() {
     let mut record = written();
     let absurd = Stamp {

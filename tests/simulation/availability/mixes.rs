@@ -314,7 +314,7 @@ pub const CASES: &[Case] = &[
             it.at += 5 * MINUTE;
             it.fault_with(Kind::Reboot, MINUTE, FAR_BACK);
         },
-        76.5,
+        89.0,
         NO_CLOCK,
     ),
     case(
