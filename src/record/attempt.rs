@@ -195,15 +195,8 @@ impl Record {
                 let mut next = self.settle(attempt, Outcome::Throttled, Some(now), rules);
                 let longest = rules.budget.period();
                 let shortest = Duration::from_secs(1).min(longest);
-                let oldest_frees = next
-                    .ledger
-                    .iter()
-                    .map(|slot| slot.frees_at.boot)
-                    .filter(|frees_at| *frees_at > now.boot)
-                    .min()
-                    .unwrap_or(now.boot);
                 let wait = retry_after
-                    .unwrap_or(oldest_frees.saturating_sub(now.boot))
+                    .unwrap_or_else(|| next.after_a_throttle(attempt, now, rules))
                     .clamp(shortest, longest);
                 next.wait(attempt, now.plus(wait));
                 next
@@ -284,6 +277,22 @@ impl Record {
     fn wait(&mut self, attempt: &Attempt, until: Stamp) {
         let longer = self.not_before.filter(|at| at.boot > until.boot);
         self.not_before = longer.filter(|_| !self.is_newest(attempt)).or(Some(until));
+    }
+
+    /// How long to wait after a 429 that does not say: until the oldest slot frees, since more may be counted than we know of. But
+    /// strangers' slots free when they will, so once the token has ended, or is believed to be refused, the issuer is asked now and
+    /// then; not more often, since it may count what it refuses.
+    fn after_a_throttle(&self, attempt: &Attempt, now: Stamp, rules: &Rules) -> Duration {
+        let slots = self.ledger.iter();
+        let oldest_frees = slots
+            .map(|slot| slot.frees_at.boot.saturating_sub(now.boot))
+            .filter(|left| !left.is_zero())
+            .min()
+            .unwrap_or_default();
+        let held = self.token.as_ref();
+        let believed = held.filter(|_| attempt.class != Class::Reported);
+        let left = believed.map_or(Duration::ZERO, |token| token.expires_at.left(now));
+        oldest_frees.min(left.max(rules.throttled))
     }
 
     /// When the next attempt may follow one that may have been counted: the back-off, or the time left shared out among the slots

@@ -92,6 +92,8 @@ pub struct Rules {
     pub too_young: Duration,
     /// The distance between attempts while parked: window ÷ 2.
     pub parked_retry: Duration,
+    /// The longest wait after a 429 that does not say how long, once there is no live token: window ÷ 4.
+    pub throttled: Duration,
     /// A new token ends the life of the one before it.
     pub revokes_previous: bool,
 }
@@ -139,6 +141,7 @@ impl Rules {
                 .unwrap_or(Duration::from_secs(30).min(lifetime / 60)),
             too_young: Duration::from_secs(20).min(lifetime / 180),
             parked_retry: window / 2,
+            throttled: window / 4,
             revokes_previous: wanted.revokes_previous,
             budget,
         }
@@ -190,6 +193,7 @@ mod tests {
             (10 * SECOND, 30 * SECOND, 20 * SECOND)
         );
         assert_eq!(rules.parked_retry, 15 * MINUTE);
+        assert_eq!(rules.throttled, 450 * SECOND);
         assert_eq!(rules.claim(), 22 * SECOND);
     }
 

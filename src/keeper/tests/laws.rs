@@ -81,10 +81,10 @@ fn a_throttled_attempt_waits_as_long_as_it_was_told() {
     assert_eq!(world.arrivals.len(), 1);
     world.run(2 * SECOND);
     assert_eq!(world.arrivals.len(), 2);
-    // Without a wish: when the oldest slot frees, window + margin after its answer.
-    world.run(24 * MINUTE);
+    // Without a wish, and without a token: after a quarter of the window.
+    world.run(7 * MINUTE);
     assert_eq!(world.arrivals.len(), 2);
-    world.run(2 * MINUTE);
+    world.run(MINUTE);
     assert_eq!(world.arrivals.len(), 3);
 }
 

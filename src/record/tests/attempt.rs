@@ -276,10 +276,35 @@ fn a_throttle_without_a_word_waits_until_the_oldest_slot_frees() {
     let throttled = Failure::Throttled { retry_after: None };
     let (record, _) = begin(&known(), 0);
     let (record, _) = begin(&record, 600);
-    let (record, attempt) = begin(&record, 33 * 60 - 1);
+    let (mut record, attempt) = begin(&record, 33 * 60 - 1);
+    record.token = Some(token(&attempt, 600));
     // The first has freed between the request and its answer; the second is the oldest that has not.
     let after = record.abort(&attempt, &throttled, at(33 * 60 + 1), &rules());
     assert_eq!(wait(&after, 33 * 60 + 1), 599 * SECOND);
+}
+
+#[test]
+fn a_throttle_without_a_word_waits_a_quarter_of_the_window_where_no_token_is_left() {
+    let throttled = Failure::Throttled { retry_after: None };
+    let quarter = Duration::from_secs(450);
+    let (mut record, attempt) = begin(&known(), 3000);
+    let after = record.abort(&attempt, &throttled, at(3001), &rules());
+    assert_eq!(wait(&after, 3001), quarter);
+    // A token with ten minutes left, and one that a caller reported.
+    record.token = Some(token(&attempt, 1));
+    let after = record.abort(&attempt, &throttled, at(3001), &rules());
+    assert_eq!(wait(&after, 3001), 600 * SECOND);
+    let reported = Attempt {
+        class: Class::Reported,
+        ..attempt
+    };
+    let after = record.abort(&reported, &throttled, at(3001), &rules());
+    assert_eq!(wait(&after, 3001), quarter);
+    // The oldest slot frees sooner.
+    let (earlier, _) = begin(&known(), 1080);
+    let (record, attempt) = begin(&earlier, 3000);
+    let after = record.abort(&attempt, &throttled, at(3001), &rules());
+    assert_eq!(wait(&after, 3001), 59 * SECOND);
 }
 
 #[test]

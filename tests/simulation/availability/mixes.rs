@@ -146,7 +146,7 @@ pub const CASES: &[Case] = &[
         "429 for all, no Retry-After, 1 h",
         three_nodes,
         |it| it.throttled(HOUR, RetryAfter::Never),
-        68.0,
+        79.5,
         THROTTLED,
     ),
     case(
@@ -156,7 +156,7 @@ pub const CASES: &[Case] = &[
             it.fault(Kind::Revoked, MINUTE);
             it.throttled(5 * MINUTE, RetryAfter::Never);
         },
-        67.0,
+        92.0,
         THROTTLED,
     ),
     case(
@@ -170,7 +170,7 @@ pub const CASES: &[Case] = &[
         "strangers spend all, no Retry-After, 1 h",
         three_nodes,
         |it| it.strangers(2 * MINUTE, HOUR, RetryAfter::Never),
-        76.0,
+        80.5,
         STRANGERS,
     ),
     case(
