@@ -98,8 +98,8 @@ impl Machine {
 
     /// The first true moment, not before `now`, at which either clock has reached `end`.
     pub fn reaches(&self, end: Stamp, now: Nanos) -> Nanos {
-        let wall = end.wall.as_nanosecond() - EPOCH - i128::from(self.wall_ahead);
-        let by_wall = Nanos::try_from(wall).unwrap_or_default().max(now);
+        let left = end.wall.duration_since(self.stamp(now).wall).as_nanos();
+        let by_wall = now + Nanos::try_from(left).unwrap_or_default();
         self.when(end.boot, now).min(by_wall)
     }
 
