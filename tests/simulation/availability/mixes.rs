@@ -40,11 +40,11 @@ const fn case(
 
 const OUTAGE: &str = "nobody tells of an outage beforehand: our token is up to 27 min old when it begins, the clairvoyant's is new";
 const LOOKS: &str = "as in any outage; and only a request tells that it is over, each costs a slot, and ten slots in 33 min are a look every 198 s";
-const THROTTLED: &str = "nobody says how long; the issuer may count what it refuses, so it is asked every 7.5 min at most";
-const STRANGERS: &str = "nobody tells what strangers spend; each look may itself be counted, and then fills the window longer";
-const PARKED: &str = "as in any outage; and refused keys are tried every 15 min, lest the account be locked, unless they are changed";
-const REVOKED: &str =
-    "nobody tells of a revocation but the first caller whom the token fails, some seconds later";
+const THROTTLED: &str = "as in any outage; and nobody says how long: the issuer may count what it refuses, so it is asked every 7.5 min at most";
+const STRANGERS: &str = "as in any outage; and nobody tells what strangers spend: each look is counted too, and keeps the window full for longer";
+const PARKED: &str =
+    "as in any outage; and refused keys that do not change are tried every 15 min only";
+const REVOKED: &str = "nobody tells of a revocation but the first caller whom the token fails, seconds later, and of an outage's end but a try, every 15 s";
 const REGISTER: &str = "law 2: no slot can be made durable, so nothing is minted";
 const FORGETFUL: &str =
     "what was spent before the start is unknown: each process waits 198 s before it mints (law 1)";
