@@ -50,8 +50,7 @@ const FORGETFUL: &str =
     "what was spent before the start is unknown: each process waits 198 s before it mints (law 1)";
 const WAIT: &str = "asked for: with an unknown past nothing is minted for a whole period, which is all that counts here";
 const NO_CLOCK: &str = "how long the machine was down is unknown, so its token counts as expired (law 4) until the outage ends";
-const EVERYTHING: &str =
-    "all of these; most of it when callers' false reports have used up the three that law 8 allows";
+const EVERYTHING: &str = "all of these; the longest: false reports have used up the three that law 8 allows, a wall clock is set in an outage";
 
 /// Sets a rebooting machine's wall clock 30 days back.
 const FAR_BACK: u64 = 4;
