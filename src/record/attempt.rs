@@ -302,7 +302,9 @@ impl Record {
         let left = held.map_or(Duration::ZERO, |token| token.expires_at.left(now));
         // A slot that frees itself before the token ends is as good as one that is free now.
         let end = (now.boot + left).saturating_sub(Duration::from_nanos(1));
-        let slots = rules.budget.free(&self.spent(), Class::Urgent, end.max(now.boot));
+        let slots = rules
+            .budget
+            .free(&self.spent(), Class::Urgent, end.max(now.boot));
         let spread = |wait: Duration| wait * jitter / 1000;
         let backoff = spread(rules.backoff.after(self.streak.lost));
         let share = spread(left / slots.saturating_add(1)).min(left);
