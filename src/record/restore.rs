@@ -1,5 +1,6 @@
 //! Bringing a record back into the present: from another boot, or after it was lost while we still held it.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -138,16 +139,9 @@ impl Record {
         let latest = [self.not_before, held.not_before].into_iter().flatten();
         next.not_before = latest.max_by_key(|at| at.boot);
         next.quarantine(now, rules);
-        let parked = [&self.parked, &held.parked].into_iter().flatten();
-        next.parked = parked.max_by_key(|it| it.retry_at.boot).cloned();
-        let tried_later = if self.keys.fingerprint == held.keys.fingerprint {
-            self.keys.refused < held.keys.refused
-        } else {
-            // A record that was just made has tried none.
-            self.keys.fingerprint.is_empty() || self.generation < held.generation
-        };
-        if tried_later {
+        if self.tried_before(held) {
             next.keys.clone_from(&held.keys);
+            next.parked.clone_from(&held.parked);
         }
         let ends =
             |probation: &Probation| probation.until.map_or(Duration::MAX, |until| until.boot);
@@ -160,6 +154,23 @@ impl Record {
             next.revision = self.revision.max(held.revision);
         }
         next
+    }
+
+    /// True if the keys that `held` tried are what is to be remembered: those that are refused for longer, or else those that were tried
+    /// later. What is known of keys goes with them: to be parked means nothing beside another set.
+    fn tried_before(&self, held: &Self) -> bool {
+        let parked_until = |record: &Self| record.parked.as_ref().map(|it| it.retry_at.boot);
+        match parked_until(self).cmp(&parked_until(held)) {
+            Ordering::Less => true,
+            Ordering::Greater => false,
+            Ordering::Equal if self.keys.fingerprint == held.keys.fingerprint => {
+                self.keys.refused < held.keys.refused
+            }
+            // A record that was just made has tried none.
+            Ordering::Equal => {
+                self.keys.fingerprint.is_empty() || self.generation < held.generation
+            }
+        }
     }
 
     /// Lets no attempt begin before others have had the time to bring back what they hold.

@@ -312,6 +312,11 @@ fn the_keys_that_were_tried_last_are_the_ones_that_stay_refused() {
         "a process that stood still for long knows older keys"
     );
     assert_eq!(merged(&older, &newer), "newer");
+    // Where the wall clock was set back, a new record's generations begin below those of the lost one.
+    let mut parked_since = parked("new", 10);
+    parked_since.parked.as_mut().unwrap().retry_at = at(1300);
+    assert_eq!(merged(&parked_since, &newer), "new");
+    assert_eq!(merged(&newer, &parked_since), "new");
     // A record that was just made has tried none, and its generation is the present second.
     let untried = parked("", 40);
     assert_eq!(merged(&untried, &newer), "newer");
