@@ -269,6 +269,17 @@ impl Laws {
         }
     }
 
+    /// Law 4: a token is put out that is said to live for so long, by a clock that runs true now. Since it was minted it may not have.
+    pub fn promised(&self, now: Nanos, left: Nanos, end: Nanos) {
+        let since = nanos(self.rules.lifetime).saturating_sub(end.saturating_sub(now));
+        let late = (now + left).saturating_sub(end);
+        assert!(
+            late <= since / DRIFT,
+            "law 4: a token is said to end {:?} after its end",
+            Duration::from_nanos(late)
+        );
+    }
+
     /// Law 4: somebody reads a token whose true end is known.
     pub fn read(&mut self, now: Nanos, end: Nanos) {
         self.reads += 1;

@@ -51,6 +51,8 @@ impl Write {
 pub struct Open {
     pub attempt: Generation,
     pub epoch: Epoch,
+    /// When it was decided; its claim and the time within which it may be sent are counted from here.
+    pub begun: Nanos,
     /// When its slot was taken, if the register has it.
     pub reserved: Option<Nanos>,
     pub posted: bool,
@@ -159,6 +161,8 @@ pub struct Node {
     pub keys: (u8, u32),
     /// The process stands still until then.
     pub frozen_until: Nanos,
+    /// It is to stand still for so long just before its next request leaves.
+    pub halts: Option<Nanos>,
     /// The register is out of reach until then.
     pub cut_until: Nanos,
     /// Where it dies next.

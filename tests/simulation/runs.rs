@@ -125,7 +125,7 @@ impl History {
 }
 
 /// The words before the colon: which law it was.
-fn law_of(broken: &str) -> &str {
+pub fn law_of(broken: &str) -> &str {
     broken.split(':').next().unwrap_or(broken)
 }
 
@@ -213,6 +213,16 @@ pub fn seeds(first: u64, years: f64, mix: Mix) -> Range<u64> {
 
 /// Runs all of them, on all cores. The broken one with the lowest seed is told.
 pub fn run_all(seeds: Range<u64>, mix: Mix, edge: Edge) -> (Sum, Option<(History, String)>) {
+    run_until(seeds, mix, edge, |_| true)
+}
+
+/// Runs them up to one that is broken by such a law: a rule that is broken on purpose breaks more than the law that it is about.
+pub fn run_until(
+    seeds: Range<u64>,
+    mix: Mix,
+    edge: Edge,
+    such: impl Fn(&str) -> bool + Sync,
+) -> (Sum, Option<(History, String)>) {
     let next = AtomicU64::new(seeds.start);
     let sum = Mutex::new(Sum::new());
     let broken: Mutex<Option<(History, String)>> = Mutex::new(None);
@@ -231,7 +241,7 @@ pub fn run_all(seeds: Range<u64>, mix: Mix, edge: Edge) -> (Sum, Option<(History
             let history = History::of(seed, mix, edge);
             let (world, law) = history.run(false);
             sum.lock().unwrap().add(&history, &world);
-            if let Some(law) = law {
+            if let Some(law) = law.filter(|told| such(law_of(told))) {
                 let mut broken = broken.lock().unwrap();
                 if broken.as_ref().is_none_or(|it| it.0.seed > seed) {
                     *broken = Some((history, law));

@@ -97,11 +97,16 @@ pub fn rules(scale: Scale, edge: Edge, dice: &mut fastrand::Rng) -> Rules {
         Scale::Real => Wanted::new(minutes(60), minutes(30), ten),
         Scale::Slow => Wanted::new(minutes(24 * 60), minutes(12 * 60), ten),
         Scale::Odd => {
-            let window = Duration::from_secs(dice.u64(600..40_000));
+            // Half of them are so short that a request may take longer than the wait after a loss: only the claim holds others back then.
+            let longest = if dice.bool() { 2_000 } else { 40_000 };
+            let window = Duration::from_secs(dice.u64(600..longest));
             let limit = NonZeroU32::new(dice.u32(1..13)).expect("it is at least one");
             let lifetime = (window + window / 10) * dice.u32(11..40) / 10;
             let mut odd = Wanted::new(lifetime, window, limit);
             odd.reserve = Some(dice.u32(0..6));
+            if dice.bool() {
+                odd.timeout = Some(Rules::new(&odd).budget.in_flight / 2);
+            }
             odd
         }
     };

@@ -135,6 +135,7 @@ impl World {
             life: None,
             keys: (0, 2),
             frozen_until: 0,
+            halts: None,
             cut_until: 0,
             doom: None,
             loops: 0,
@@ -482,6 +483,7 @@ impl World {
             life.open = Some(Open {
                 attempt: next.generation,
                 epoch,
+                begun: self.now,
                 reserved: None,
                 posted: false,
                 answered: false,
@@ -518,6 +520,14 @@ impl World {
         let open = life.open.as_mut().expect("an attempt is open");
         open.posted = true;
         let number = life.number;
+        if let Some(length) = self.nodes[node].halts.take()
+            && self.now >= self.quiet_until
+        {
+            self.tell(|| format!("node {node} stands still before it posts"));
+            let until = self.now + length;
+            self.nodes[node].frozen_until = until;
+            self.trouble_until = self.trouble_until.max(until);
+        }
         let after = self.dice.u64(MILLI / 10..20 * MILLI);
         self.push(after, What::Post(node, number, send_by, key));
     }
@@ -535,6 +545,11 @@ impl World {
             !token.expired(self.stamp(node)),
             "law 4: published after its end"
         );
+        if self.machines[self.nodes[node].machine].ppm == 0 {
+            let left = nanos(token.expires_at.left(self.stamp(node)));
+            let end = self.upstream.tokens[usize::try_from(index).expect("an index")].end;
+            self.laws.promised(self.now, left, end);
+        }
         let life = self.nodes[node].life.as_mut().expect("it lives");
         let before = life.vended.as_ref().map(|it| (&it.token, it.suspect));
         self.laws.published(before, &token, suspect, index);

@@ -75,6 +75,9 @@ impl World {
                 self.machines[machine].drift(self.now, ppm);
             }
             Kind::Suspend => self.machines[machine].stopped_until = until,
+            Kind::Freeze if fault.extra.is_multiple_of(2) => {
+                self.nodes[node].halts = Some(fault.length);
+            }
             Kind::Freeze => self.nodes[node].frozen_until = until,
             Kind::CrashLoop => {
                 self.nodes[node].loops = 3 + (fault.extra % 12) as u32;
@@ -132,7 +135,7 @@ impl World {
                 }
             }
             Ask::StaleReport => {
-                let other = vended.map_or(1, |it| it.0 - 1 - self.dice.u64(0..3));
+                let other = vended.map_or(1, |it| it.0.saturating_sub(1 + self.dice.u64(0..3)));
                 self.give(node, Input::Report(Generation(other)));
                 let answer = self.nodes[node]
                     .life
@@ -288,6 +291,7 @@ impl World {
             let healed = &mut self.nodes[node];
             (healed.frozen_until, healed.cut_until) = (now, now);
             (healed.doom, healed.loops, healed.keys) = (None, 0, (9, 1));
+            healed.halts = None;
             if healed.life.is_none() {
                 self.push(2 * SECOND, What::Start(node));
             }

@@ -275,14 +275,22 @@ impl World {
             open.reserved.is_some(),
             "law 2: a request leaves without a durable slot"
         );
+        let timeout = nanos(self.setting.rules.timeout);
+        let waited = self.now - open.begun;
+        assert!(
+            waited <= timeout + timeout / 1000,
+            "law 2: a request leaves {:?} after its attempt was begun",
+            Duration::from_nanos(waited)
+        );
         let claim = nanos(self.setting.rules.claim());
+        let claim = claim - claim / 1000;
         for other in self
             .nodes
             .iter()
             .filter_map(|node| node.life.as_ref()?.open)
         {
             let minting = other.posted && !other.answered && other.epoch == open.epoch;
-            let claimed = other.reserved.is_some_and(|at| at + claim > self.now);
+            let claimed = other.reserved.is_some() && other.begun + claim > self.now;
             assert!(
                 !minting || !claimed || other.attempt == open.attempt,
                 "single flight: two mint at a time, {} and {}",
