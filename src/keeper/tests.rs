@@ -2,7 +2,6 @@ mod asked;
 mod crashes;
 mod driver;
 mod laws;
-mod random;
 mod schedule;
 mod shared;
 mod storm;

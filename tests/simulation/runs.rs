@@ -41,8 +41,8 @@ pub struct History {
 impl History {
     pub fn of(seed: u64, mix: Mix, edge: Edge) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed);
-        // One in thirty at the real account's pace: that is where most of the mints are.
-        let scale = match dice.u8(0..30) {
+        // One in forty at the real account's pace: that is where most of the mints are.
+        let scale = match dice.u8(0..40) {
             0 => Scale::Real,
             1 => Scale::Odd,
             _ => Scale::Slow,

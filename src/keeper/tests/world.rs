@@ -55,12 +55,6 @@ pub(super) struct Machine {
     frozen_until: Duration,
 }
 
-impl Machine {
-    pub(super) fn wall_ahead(&self) -> SignedDuration {
-        self.wall_ahead
-    }
-}
-
 /// One run of the daemon.
 pub(super) struct Life {
     pub(super) keeper: Keeper,
