@@ -4,7 +4,7 @@
 //! the test starts, on ports of the system's choice, stands for `127.0.0.1:7290`, `:7292` and `:7299`; settings of the test's own
 //! stand for `/etc/bearerd/bearerd.toml`; and `tests/run` is only looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -160,14 +160,39 @@ fn a_part_of_the_tests(part: &str) {
     let path = place("tests/run");
     assert!(fs::metadata(&path).unwrap().permissions().mode() & 0o111 == 0o111);
     let (part, filter) = part.split_once(' ').unwrap_or((part, ""));
-    let modules = include_str!("main.rs");
-    assert!(
-        filter.is_empty() || modules.contains(&format!("mod {filter};")),
-        "{filter}"
-    );
     let script = fs::read_to_string(path).unwrap();
+    let first = filter.split(' ').next().unwrap_or_default();
+    let there = match part {
+        _ if filter.is_empty() => true,
+        "integration" => include_str!("main.rs").contains(&format!("mod {filter};")),
+        "mutations" => place(&format!("tests/mutations/{filter}.patch")).is_file(),
+        "fuzz" => place(&format!("tests/fuzz/corpus/{first}")).is_dir(),
+        _ => first.starts_with("--") && script.contains(&format!("{first})")),
+    };
+    assert!(there, "tests/run {part} {filter}");
     let known = |line: &str| line.trim_start().starts_with(&format!("{part}) "));
     assert!(part.is_empty() || script.lines().any(known), "{part}");
+}
+
+#[test]
+fn every_rule_that_is_broken_on_purpose_is_named_and_no_other() {
+    let text = readme();
+    let laws = text.split("what breaks it on purpose |\n").nth(1).unwrap();
+    let rows = laws.lines().take_while(|line| line.starts_with('|'));
+    let breaks = rows.filter_map(|row| row.rsplit('|').nth(1));
+    let named: BTreeSet<&str> = breaks
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let patches = fs::read_dir(place("tests/mutations")).unwrap();
+    let mut there: BTreeSet<String> = patches
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter_map(|name| Some(name.strip_suffix(".patch")?.to_owned()))
+        .collect();
+    let edges = fs::read_to_string(place("tests/simulation/edges.rs")).unwrap();
+    let wrapped = edges.split("    broken(Edge::").skip(1);
+    there.extend(wrapped.map(|rest| rest.split(',').next().unwrap().to_owned()));
+    assert!(there.len() > 20);
+    assert_eq!(named, there.iter().map(String::as_str).collect());
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! `BEARERD_CASE=<name>` shows one mix, with its trace and the longest stretches in which only we had no token.
 
 mod mixes;
+mod readme;
 mod script;
 
 use std::num::NonZeroU32;
@@ -32,6 +33,8 @@ const EPISODES: u32 = 200;
 
 /// So much time lies between the end of one and the next, and up to half as much again.
 const CALM: Nanos = 3 * HOUR;
+
+const HEAD: &str = "| fault mix | hours of nodes | bearerd | near-sighted | clairvoyant | bearerd ÷ clairvoyant | what is missing |";
 
 /// A mix that stays further behind the clairvoyant says why.
 const NEARLY_ALWAYS: f64 = 99.9;
@@ -193,13 +196,12 @@ fn callers_have_a_token_nearly_whenever_one_can_be_had() {
         return show(&name);
     }
     let all = run_all();
-    println!(
-        "| fault mix | hours of nodes counted | bearerd | near-sighted | clairvoyant | bearerd ÷ clairvoyant | why |"
-    );
-    println!("|---|--:|--:|--:|--:|--:|---|");
+    let mut table = format!("{HEAD}\n|---|--:|--:|--:|--:|--:|---|\n");
     for (case, figures) in CASES.iter().zip(&all) {
-        println!("{}", figures.row(case));
+        table += &figures.row(case);
+        table.push('\n');
     }
+    println!("{table}");
     for (case, figures) in CASES.iter().zip(&all) {
         let (name, reached) = (case.name, figures.reached());
         assert!(
@@ -216,6 +218,7 @@ fn callers_have_a_token_nearly_whenever_one_can_be_had() {
             "{name}: {reached:.3} % is not explained"
         );
     }
+    readme::shows(&table);
 }
 
 /// Runs every case, on all cores.
