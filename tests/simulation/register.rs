@@ -9,6 +9,9 @@ use crate::clocks::Nanos;
 /// So many replaced records are kept, for the day on which an older one comes back.
 const COPIES: usize = 6;
 
+/// So many writes a disk keeps to itself unless it is told to sync.
+const UNSYNCED: usize = 4;
+
 /// What a write comes to when nothing is known of it.
 #[derive(Clone, Copy, Debug)]
 pub enum Unknown {
@@ -133,15 +136,17 @@ impl Register {
     }
 
     /// What was written last is lost, as if it had never been synced.
-    pub fn lose_last_write(&mut self) {
+    pub fn lose_the_unsynced(&mut self) {
         self.version += 1;
-        self.content = match self.copies.pop_back() {
-            None => Content::Nothing,
-            Some((copy, wall_ahead)) => {
-                self.wall_ahead = wall_ahead;
-                Content::Kept(copy)
-            }
-        };
+        for _ in 0..UNSYNCED {
+            self.content = match self.copies.pop_back() {
+                None => Content::Nothing,
+                Some((copy, wall_ahead)) => {
+                    self.wall_ahead = wall_ahead;
+                    Content::Kept(copy)
+                }
+            };
+        }
     }
 
     pub fn done(&self) -> Swapped {

@@ -233,8 +233,11 @@ impl World {
             }
         }
         if fault.kind == Kind::PowerLoss && self.setting.edge == Edge::NoSync {
-            self.register.lose_last_write();
+            self.register.lose_the_unsynced();
             self.ever_lost = true;
+            // So that law 1 speaks, and not what a record alone can know.
+            self.laws.forget_the_record();
+            self.laws.generations_may_repeat();
         }
         let skew = i64::try_from(self.setting.skew()).expect("a skew is short");
         let own = self.setting.store == Store::Remote;

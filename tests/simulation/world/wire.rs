@@ -68,7 +68,9 @@ impl World {
             life.seen = loaded.found.as_ref().map(|it| it.1.clone());
             if self.setting.edge == Edge::NoMerge && loaded.found.is_none() && life.vended.is_some()
             {
-                // A mutation: it forgets what it held.
+                // A mutation: it forgets what it held. Law 1 is to speak, and not what a record alone can know.
+                self.laws.forget_the_record();
+                self.laws.generations_may_repeat();
                 let seed = self.dice.u64(..);
                 let boot_id = self.boot_id(node);
                 self.lives += 1;
