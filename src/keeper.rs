@@ -235,7 +235,7 @@ impl Keeper {
             Phase::Idle if seen.dirty || self.unwritable || self.wall_moved(seen, now) => {
                 let mut next = seen.record.clone();
                 if seen.owed {
-                    // Until this is written, nobody else could bring back what they hold.
+                    // Others can bring back what they hold only once this is written.
                     next.quarantine(now, &self.settings.rules);
                 }
                 self.phase = Phase::Storing;
@@ -245,12 +245,15 @@ impl Keeper {
             Phase::Idle => self.begin_if_due(now, outputs),
             Phase::Settling(attempt, end) => {
                 let rules = &self.settings.rules;
-                let next = match end {
+                let mut next = match end {
                     End::Minted {
                         token, answered_at, ..
                     } => seen.record.commit(attempt, token, *answered_at, now, rules),
                     End::Failed(failure) => seen.record.abort(attempt, failure, now, rules),
                 };
+                if seen.owed {
+                    next.quarantine(now, rules);
+                }
                 self.swap(next, now, outputs);
             }
             Phase::Storing | Phase::Reserving(_) | Phase::Minting(_) => {}

@@ -249,3 +249,26 @@ fn the_quarantine_of_a_lost_record_begins_when_it_can_be_written_back() {
     world.run(30 * SECOND);
     assert_eq!(world.arrivals.len(), before + 1);
 }
+
+#[test]
+fn the_quarantine_begins_with_the_write_of_an_attempts_end_too() {
+    let mut world = World::running(1);
+    world.latency = 2 * SECOND;
+    world.run(27 * MINUTE);
+    while world.arrivals.len() < 2 {
+        world.run(SECOND / 10);
+    }
+    // The record is lost while the answer is on its way, and the end of the attempt cannot be written for minutes.
+    world.fates = vec![Fate::Unavailable; 200].into();
+    world.replace_record(None);
+    world.run(5 * MINUTE);
+    assert!(world.cell.is_none());
+    world.fates.clear();
+    while world.cell.is_none() {
+        world.run(SECOND / 10);
+    }
+    let (record, _) = world.cell.clone().unwrap();
+    let written = record.written.at;
+    let quarantine = record.not_before.expect("nothing may begin at once").boot;
+    assert!(quarantine >= written.boot + world.rules.claim());
+}
