@@ -37,7 +37,8 @@ pub struct Attempt {
     pub trigger: Trigger,
     /// The index of the key to use, modulo the number of keys.
     pub key: u32,
-    /// When it was reserved. A request that has not begun `timeout` after this is not sent.
+    /// When it was reserved. A request that is not asked for by `timeout` after this, or has no connection within another
+    /// `timeout`, is not sent.
     pub reserved_at: Stamp,
     /// Scales the wait after it, should it be lost, in thousandths.
     pub jitter: u32,

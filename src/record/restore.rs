@@ -196,7 +196,13 @@ impl Record {
         let free_by = now.boot + blur;
         let counts = |slot: &&Slot| slot.outcome != Outcome::Begun && slot.frees_at.boot > free_by;
         let mut settled = held.ledger.iter().filter(counts);
+        // Of one number, and another's: that number was allotted twice, once by whoever wrote on from an older copy.
+        let strange = |slot: &Slot| {
+            let taken = |it: &Slot| it.attempt == slot.attempt && it.holder != slot.holder;
+            self.ledger.iter().any(taken) && !held.ledger.iter().any(taken)
+        };
         self.lineage == held.lineage
+            && !held.ledger.iter().any(strange)
             && self.revision >= held.revision
             && self.generation >= held.generation
             && self.token_generation() >= held.token_generation()

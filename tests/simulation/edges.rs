@@ -6,7 +6,7 @@ use crate::runs::{self, History};
 use crate::setting::{Edge, Mix};
 
 /// A broken rule that so many worlds do not show is not seen.
-const WORLDS: u64 = 400;
+const WORLDS: u64 = 1000;
 
 /// Breaks a rule. The simulation must say that one of these laws is broken.
 fn broken(edge: Edge, mix: Mix, laws: &[&str]) {
@@ -52,7 +52,7 @@ fn a_lead_shorter_than_the_window_is_seen_where_slots_are_burnt() {
 #[test]
 fn with_a_whole_lead_burnt_slots_let_no_token_expire() {
     runs::hush();
-    let (sum, broken) = runs::run_all(0..WORLDS, Mix::Burning, Edge::SmallBudget);
+    let (sum, broken) = runs::run_all(0..400, Mix::Burning, Edge::SmallBudget);
     if let Some((history, law)) = broken {
         panic!("a law is broken\n{}", history.explain(&law));
     }

@@ -41,8 +41,8 @@ pub struct Laws {
     pub worst: usize,
     pub attempts: u64,
     pub reads: u64,
-    /// Which token each generation was vended with; not any more once an older copy of the record has brought old numbers back.
-    vended: Option<HashMap<Generation, u64>>,
+    /// Which token each generation was vended with, since old numbers could last come again.
+    vended: HashMap<Generation, u64>,
     begun: Option<Begun>,
     refusals: Refusals,
     reported: VecDeque<(Generation, Nanos)>,
@@ -57,7 +57,7 @@ impl Laws {
             worst: 0,
             attempts: 0,
             reads: 0,
-            vended: Some(HashMap::new()),
+            vended: HashMap::new(),
             begun: None,
             refusals: Refusals {
                 keys: String::new(),
@@ -79,7 +79,7 @@ impl Laws {
 
     /// An older copy of the record, or a wall clock behind the one that the last record was born under.
     pub fn generations_may_repeat(&mut self) {
-        self.vended = None;
+        self.vended.clear();
     }
 
     /// What only a record can know is forgotten with it. Law 1 is not: where records last no longer than processes, it holds all
@@ -249,6 +249,7 @@ impl Laws {
         token: &Token,
         suspect: bool,
         index: u64,
+        epoch: Epoch,
     ) {
         if let Some((before, was_suspect)) = before {
             let same = before.generation == token.generation && suspect && !was_suspect;
@@ -259,8 +260,9 @@ impl Laws {
                 before.generation
             );
         }
-        if let Some(vended) = &mut self.vended {
-            let known = *vended.entry(token.generation).or_insert(index);
+        // A token from before the record was lost may bear a number that comes again.
+        if epoch == self.epoch {
+            let known = *self.vended.entry(token.generation).or_insert(index);
             assert!(
                 known == index,
                 "law 3: two tokens are vended as generation {}",
@@ -269,12 +271,14 @@ impl Laws {
         }
     }
 
-    /// Law 4: a token is put out that is said to live for so long, by a clock that runs true now. Since it was minted it may not have.
-    pub fn promised(&self, now: Nanos, left: Nanos, end: Nanos) {
+    /// Law 4: a token is put out that is said to live for so long. The clock that says so may have drifted since it was minted, and may
+    /// be drifting now.
+    pub fn promised(&self, now: Nanos, left: Nanos, end: Nanos, drifts: bool) {
         let since = nanos(self.rules.lifetime).saturating_sub(end.saturating_sub(now));
         let late = (now + left).saturating_sub(end);
+        let ahead = if drifts { left } else { 0 };
         assert!(
-            late <= since / DRIFT,
+            late <= (since + ahead) / DRIFT,
             "law 4: a token is said to end {:?} after its end",
             Duration::from_nanos(late)
         );

@@ -34,7 +34,7 @@ mod world;
 
 use setting::{Edge, Mix};
 
-/// Each pair of crash boundary and kind of fault is hit so often in the default run.
+/// Each pair of crash boundary and kind of fault is hit so often in the default run: the fault at work, or over for less than a window.
 const HITS: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
@@ -66,9 +66,10 @@ fn every_law_holds_for_thousands_of_years() {
     let took = began.elapsed();
     println!("{}", sum.coverage.table());
     println!(
-        "{:.0} years of nodes in {} worlds of {:.1} nodes, {:.0} a second; {} requests arrived, at most {} in a window of the real \
+        "{:.0} years of nodes, {:.0} of them at the real account's pace, in {} worlds of {:.1} nodes, {:.0} a second; {} requests arrived, at most {} in a window of the real \
          limit; {} crashes, {:.1} faults a day, {} steps, {} reads",
         sum.years,
+        sum.real_years,
         sum.worlds,
         sum.nodes(),
         sum.years / took.as_secs_f64(),

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::clocks::{DAY, Nanos};
 use crate::coverage::Coverage;
@@ -155,6 +156,8 @@ fn said(panic: &(dyn Any + Send)) -> String {
 pub struct Sum {
     pub worlds: u64,
     pub years: f64,
+    /// With a window of half an hour, as the real account has it.
+    pub real_years: f64,
     pub days: f64,
     pub attempts: u64,
     pub steps: u64,
@@ -168,6 +171,7 @@ impl Sum {
         Self {
             worlds: 0,
             years: 0.0,
+            real_years: 0.0,
             days: 0.0,
             attempts: 0,
             steps: 0,
@@ -180,6 +184,9 @@ impl Sum {
     fn add(&mut self, history: &History, world: &World) {
         self.worlds += 1;
         self.years += history.node_years();
+        if history.setting.rules.budget.window == Duration::from_secs(1800) {
+            self.real_years += history.node_years();
+        }
         self.days += history.length as f64 / DAY as f64;
         self.attempts += world.laws.attempts;
         self.steps += world.steps;

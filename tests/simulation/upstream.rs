@@ -9,12 +9,15 @@ use bearerd::token::Secret;
 
 use crate::clocks::{Nanos, SECOND};
 use crate::faults::Kind;
+use crate::laws::Epoch;
 
 /// A token, as the issuer knows it.
 #[derive(Clone, Copy)]
 pub struct Issued {
     pub end: Nanos,
     pub revoked: bool,
+    /// Which stretch of the truth the request belongs to that minted it.
+    pub epoch: Epoch,
 }
 
 /// What a 429 says of how long to wait.
@@ -163,6 +166,7 @@ impl Upstream {
         self.tokens.push(Issued {
             end,
             revoked: false,
+            epoch: 0,
         });
     }
 

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 pub(super) struct InTime {
     pub(super) bytes: Option<Bytes>,
     pub(super) clock: Arc<dyn Clock>,
-    /// The boot time from which it is withheld, and the request's head with it.
+    /// The boot time after which it is withheld, and the request's head with it.
     pub(super) until: Duration,
 }
 

@@ -422,3 +422,17 @@ fn a_slot_that_freed_a_little_earlier_on_another_boot_is_not_missed() {
     assert!(follows(&elsewhere, 1835) && !follows(&elsewhere, 1825));
     assert!(follows(&freed, 1921) && !follows(&freed, 1920));
 }
+
+#[test]
+fn a_number_that_was_allotted_twice_tells_an_older_copy_that_caught_up() {
+    let (held, ours) = begin(&written(), 1000);
+    let mut found = held.clone();
+    found.revision = 9;
+    let slot = found.ledger.last_mut().unwrap();
+    assert_eq!(slot.attempt, ours.generation);
+    slot.holder = "somebody else".into();
+    assert!(!found.follows(&held, &here(), at(1001), &rules()));
+    // Two that raced and were merged know of each other.
+    let merged = found.merged_with(&held, at(1001), &rules());
+    assert!(merged.follows(&merged, &here(), at(1002), &rules()));
+}

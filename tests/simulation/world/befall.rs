@@ -1,7 +1,7 @@
 //! What a fault does to a world.
 
 use bearerd::keeper::Input;
-use bearerd::record::Record;
+use bearerd::record::{Absent, Record};
 use bearerd::token::Generation;
 use bearerd::vend::ReportOutcome;
 
@@ -189,6 +189,7 @@ impl World {
             return;
         }
         let held = self.all_hold_the_record();
+        let nobody_lives = self.nodes.iter().all(|node| node.life.is_none());
         self.ever_lost = true;
         let stale = fault.kind == Kind::Stale;
         if stale {
@@ -212,6 +213,10 @@ impl World {
             for node in &mut self.nodes {
                 (node.doom, node.loops) = (None, 0);
             }
+        } else if !stale && self.setting.absent == Absent::Wait && nobody_lives {
+            // Whoever starts waits for a whole period: law 1 goes on as if nothing were lost.
+            self.laws.forget_the_record();
+            self.laws.generations_may_repeat();
         } else {
             // A wall clock that was set back may let a new record begin below the old one's generations.
             self.laws.lost(stale || self.setting.store == Store::File);

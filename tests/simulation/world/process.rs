@@ -279,14 +279,14 @@ impl World {
             !token.expired(self.stamp(node)),
             "law 4: published after its end"
         );
-        if self.machines[self.nodes[node].machine].ppm == 0 {
-            let left = nanos(token.expires_at.left(self.stamp(node)));
-            let end = self.upstream.tokens[usize::try_from(index).expect("an index")].end;
-            self.laws.promised(self.now, left, end);
-        }
+        let issued = self.upstream.tokens[usize::try_from(index).expect("an index")];
+        let left = nanos(token.expires_at.left(self.stamp(node)));
+        let drifts = self.machines[self.nodes[node].machine].ppm != 0;
+        self.laws.promised(self.now, left, issued.end, drifts);
         let life = self.nodes[node].life.as_mut().expect("it lives");
         let before = life.vended.as_ref().map(|it| (&it.token, it.suspect));
-        self.laws.published(before, &token, suspect, index);
+        self.laws
+            .published(before, &token, suspect, index, issued.epoch);
         life.vended = Some(Vended {
             token,
             suspect,

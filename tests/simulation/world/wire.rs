@@ -220,6 +220,10 @@ impl World {
     pub(super) fn post(&mut self, node: usize, number: u32, send_by: Duration, key: u32) {
         let sent_at = self.stamp(node);
         let weather = self.upstream.weather(self.now);
+        if weather.is_some() {
+            // What was meant for the next request may have waited for it.
+            self.trouble_until = self.trouble_until.max(self.now);
+        }
         if sent_at.boot > send_by || weather == Some(Kind::Unreachable) {
             let detail = String::new();
             return self.answer(node, number, Input::Minted(Answer::NotSent { detail }));
@@ -305,6 +309,7 @@ impl World {
 
     pub(super) fn arrive(&mut self, request: &Request) {
         self.laws.arrived(self.now, request.epoch);
+        let known = self.upstream.tokens.len();
         let answer = self.upstream.answer(
             self.now,
             request.sent_at,
@@ -312,6 +317,9 @@ impl World {
             request.key,
             request.extra,
         );
+        for token in &mut self.upstream.tokens[known..] {
+            token.epoch = request.epoch;
+        }
         let (node, number) = (request.node, request.life);
         if self.alive(node, number)
             && !self.dies(node, Boundary::Counted)
