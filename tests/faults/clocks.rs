@@ -13,7 +13,7 @@ use crate::harness::{Daemon, PATIENCE, Scale, World};
 use crate::interposer::{Interposer, serve};
 use crate::laws::{Judge, Reader};
 use crate::records::{committed, record};
-use crate::scales::without_reserve;
+use crate::scales::{minutes, without_reserve};
 
 const HOUR: i64 = 3600;
 
@@ -21,16 +21,6 @@ const HOUR: i64 = 3600;
 fn brisk() -> Scale {
     Scale {
         limit: 3,
-        ..Scale::brisk()
-    }
-}
-
-/// A token lives for a minute, and a new record's slots are soon free.
-fn minutes() -> Scale {
-    Scale {
-        lifetime: Duration::from_secs(60),
-        timeout: Duration::from_secs(2),
-        in_flight: Duration::from_secs(4),
         ..Scale::brisk()
     }
 }

@@ -18,6 +18,16 @@ pub fn short() -> Scale {
     }
 }
 
+/// A token lives for a minute; the window is two seconds, so that a new record's slots are soon free.
+pub fn minutes() -> Scale {
+    Scale {
+        lifetime: Duration::from_secs(60),
+        timeout: Duration::from_secs(2),
+        in_flight: Duration::from_secs(4),
+        ..Scale::brisk()
+    }
+}
+
 /// Settings with which routine refreshes may take every slot.
 pub fn without_reserve(world: &World, name: &str) -> String {
     let toml = world.toml(&world.state(), name);

@@ -14,8 +14,9 @@ use reqwest::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Scale, World};
+use crate::harness::World;
 use crate::laws::client;
+use crate::scales::minutes;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -123,16 +124,6 @@ impl Inside {
     async fn stop(mut self) {
         self.stop.cancel();
         while self.task.join_next().await.is_some() {}
-    }
-}
-
-/// A token lives for a minute; the window is two seconds.
-fn minutes() -> Scale {
-    Scale {
-        lifetime: Duration::from_secs(60),
-        timeout: Duration::from_secs(2),
-        in_flight: Duration::from_secs(4),
-        ..Scale::brisk()
     }
 }
 
