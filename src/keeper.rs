@@ -233,11 +233,7 @@ impl Keeper {
         match &self.phase {
             // After a failed write the same record is written again, to learn whether the register serves.
             Phase::Idle if seen.dirty || self.unwritable || self.wall_moved(seen, now) => {
-                let mut next = seen.record.clone();
-                if seen.owed {
-                    // Others can bring back what they hold only once this is written.
-                    next.quarantine(now, &self.settings.rules);
-                }
+                let next = seen.record.clone();
                 self.phase = Phase::Storing;
                 self.swap(next, now, outputs);
             }
@@ -245,15 +241,12 @@ impl Keeper {
             Phase::Idle => self.begin_if_due(now, outputs),
             Phase::Settling(attempt, end) => {
                 let rules = &self.settings.rules;
-                let mut next = match end {
+                let next = match end {
                     End::Minted {
                         token, answered_at, ..
                     } => seen.record.commit(attempt, token, *answered_at, now, rules),
                     End::Failed(failure) => seen.record.abort(attempt, failure, now, rules),
                 };
-                if seen.owed {
-                    next.quarantine(now, rules);
-                }
                 self.swap(next, now, outputs);
             }
             Phase::Storing | Phase::Reserving(_) | Phase::Minting(_) => {}

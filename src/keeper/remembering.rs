@@ -6,6 +6,10 @@ use crate::record::{Failure, Loaded, Record, RegisterError, Swapped, Version, Wr
 
 impl Keeper {
     pub(super) fn swap(&mut self, mut next: Record, now: Stamp, outputs: &mut Vec<Output>) {
+        if self.seen.as_ref().is_some_and(|seen| seen.owed) {
+            // Others can bring back what they hold only once this is written.
+            next.quarantine(now, &self.settings.rules);
+        }
         self.written_offset = Some(super::offset(now));
         next.revision += 1;
         next.written = self.writer(now);

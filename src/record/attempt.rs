@@ -297,7 +297,8 @@ impl Record {
     }
 
     /// When the next attempt may follow one that may have been counted: the back-off, or the time left shared out among the slots
-    /// that are free by its end, whichever is longer. No share reaches past the end of the token, nor counts one that the lost mint may have revoked.
+    /// that are free by its end, whichever is longer. No share reaches past the end of the token, nor counts one that the lost mint
+    /// may have revoked.
     fn after_a_loss(&self, jitter: u32, now: Stamp, rules: &Rules) -> Stamp {
         let held = self.token.as_ref().filter(|_| !rules.revokes_previous);
         let left = held.map_or(Duration::ZERO, |token| token.expires_at.left(now));
