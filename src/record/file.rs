@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -64,15 +64,16 @@ pub enum OpenError {
 /// A folder that holds one record.
 pub struct FileRegister {
     place: Arc<Place>,
+    /// What the file looked like to the last load or swap whose caller was told.
+    told: Mutex<Option<Look>>,
 }
 
-/// The folder's paths, and what its file looked like when it was last read or written.
+/// The folder's paths.
 struct Place {
     record: PathBuf,
     fresh: PathBuf,
     lock: PathBuf,
     folder: PathBuf,
-    seen: Mutex<Option<Look>>,
 }
 
 /// What tells one state of a file from another without reading it.
@@ -100,7 +101,6 @@ impl FileRegister {
             fresh: folder.join("record.json.new"),
             lock: folder.join("record.lock"),
             folder: folder.to_owned(),
-            seen: Mutex::new(None),
         };
         let read_only = |why| {
             let (folder, why) = named(why);
@@ -118,6 +118,7 @@ impl FileRegister {
         }
         Ok(Self {
             place: Arc::new(place),
+            told: Mutex::new(None),
         })
     }
 
@@ -125,22 +126,39 @@ impl FileRegister {
     pub fn path(&self) -> &Path {
         &self.place.record
     }
+
+    /// Does this in a thread that may wait for the disk, which goes on if the caller leaves; then nobody was told.
+    async fn visit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Place, &mut Option<Look>) -> T + Send + 'static,
+    ) -> Result<T, tokio::task::JoinError> {
+        let place = Arc::clone(&self.place);
+        let visit = move || {
+            let mut look = None;
+            (work(&place, &mut look), look)
+        };
+        let (done, look) = tokio::task::spawn_blocking(visit).await?;
+        *self.told() = look;
+        Ok(done)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Look>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Register for FileRegister {
     fn load(&self) -> Pending<'_, Result<Loaded, RegisterError>> {
-        let place = Arc::clone(&self.place);
         Box::pin(async move {
-            let joined = tokio::task::spawn_blocking(move || place.load()).await;
+            let joined = self.visit(Place::load).await;
             joined.unwrap_or_else(|error| Err(failed("load the record", &error)))
         })
     }
 
     fn swap(&self, seen: Option<Version>, next: Record) -> Pending<'_, Swapped> {
-        let place = Arc::clone(&self.place);
         Box::pin(async move {
-            let joined =
-                tokio::task::spawn_blocking(move || place.swap(seen.as_ref(), &next)).await;
+            let swap = move |place: &Place, look: &mut _| place.swap(seen.as_ref(), &next, look);
+            let joined = self.visit(swap).await;
             joined.unwrap_or_else(|error| Swapped::Unknown(failed("write the record", &error)))
         })
     }
@@ -150,13 +168,7 @@ impl Register for FileRegister {
             loop {
                 sleep(POLL).await;
                 // One look at a local file, far below a millisecond.
-                if self.place.look()
-                    != *self
-                        .place
-                        .seen
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                {
+                if self.place.look() != *self.told() {
                     return;
                 }
             }
@@ -169,21 +181,24 @@ impl Register for FileRegister {
 }
 
 impl Place {
-    fn load(&self) -> Result<Loaded, RegisterError> {
-        let found = self.read()?;
+    fn load(&self, look: &mut Option<Look>) -> Result<Loaded, RegisterError> {
+        let found = self.read(look)?;
         match found {
             Ok(found) => Ok(Loaded {
                 found,
                 moved_aside: None,
             }),
-            Err(_) => self.move_aside(),
+            Err(_) => self.move_aside(look),
         }
     }
 
     /// Reads the file as it is: nothing, a record, or something that is none.
-    fn read(&self) -> Result<Result<Option<(Record, Version)>, Unreadable>, RegisterError> {
+    fn read(
+        &self,
+        look: &mut Option<Look>,
+    ) -> Result<Result<Option<(Record, Version)>, Unreadable>, RegisterError> {
         let io = |why: io::Error| failed(&format!("read {}", self.record.display()), &why);
-        self.remember();
+        *look = self.look();
         let mut text = Zeroizing::new(Vec::new());
         match OpenOptions::new()
             .read(true)
@@ -208,10 +223,10 @@ impl Place {
     }
 
     /// Puts a torn file where people can look at it, and leaves the register empty.
-    fn move_aside(&self) -> Result<Loaded, RegisterError> {
+    fn move_aside(&self, look: &mut Option<Look>) -> Result<Loaded, RegisterError> {
         let _lock = self.locked()?;
         // Another daemon may have mended it while we waited.
-        let torn = match self.read()? {
+        let torn = match self.read(look)? {
             Ok(found) => {
                 return Ok(Loaded {
                     found,
@@ -227,7 +242,7 @@ impl Place {
             aside.display()
         );
         fs::rename(&self.record, &aside).map_err(|why| failed(&doing, &why))?;
-        self.remember();
+        *look = self.look();
         let told = format!(
             "{} was moved to {}: {torn}",
             self.record.display(),
@@ -247,12 +262,12 @@ impl Place {
             .expect("fewer torn files than numbers")
     }
 
-    fn swap(&self, seen: Option<&Version>, next: &Record) -> Swapped {
+    fn swap(&self, seen: Option<&Version>, next: &Record, look: &mut Option<Look>) -> Swapped {
         let _lock = match self.locked() {
             Ok(lock) => lock,
             Err(error) => return Swapped::Unavailable(error),
         };
-        match self.read() {
+        match self.read(look) {
             Ok(Ok(current)) if current.as_ref().map(|(_, version)| version) == seen => {}
             Ok(_) => return Swapped::Conflict,
             Err(error) => return Swapped::Unavailable(error),
@@ -265,7 +280,7 @@ impl Place {
             let _ = fs::remove_file(&self.fresh);
             return Swapped::Unavailable(failed(&format!("write {}", self.record.display()), &why));
         }
-        self.remember();
+        *look = self.look();
         match File::open(&self.folder).and_then(|folder| folder.sync_all()) {
             Ok(()) => Swapped::Done(version_of(&text)),
             Err(why) => Swapped::Unknown(failed(&format!("sync {}", self.folder.display()), &why)),
@@ -339,10 +354,6 @@ impl Place {
             modified: (about.mtime(), about.mtime_nsec()),
             length: about.len(),
         })
-    }
-
-    fn remember(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = self.look();
     }
 }
 

@@ -4,6 +4,7 @@ use crate::record::tests::machine::Seen;
 use crate::record::tests::register::conforms;
 use crate::record::tests::register::model::{Shelf, conforms_in_random_histories};
 use std::os::unix::fs::symlink;
+use std::task::{Context, Waker};
 
 struct Folder {
     temporary: tempfile::TempDir,
@@ -335,4 +336,27 @@ async fn the_writes_of_others_wake_and_our_own_do_not() {
         ours.swap(Some(version), lived()).await,
         Swapped::Conflict
     ));
+}
+
+#[test]
+fn what_nobody_was_told_wakes_whoever_waits() {
+    let folder = Folder::new();
+    let register = folder.open();
+    let one_thread = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .max_blocking_threads(1)
+        .build();
+    one_thread.unwrap().block_on(async {
+        write(&register).await;
+        fs::remove_file(register.path()).unwrap();
+        // The caller leaves; the thread goes on, and sees that the file is gone.
+        let mut left = register.load();
+        let looked = left.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(looked.is_pending());
+        drop(left);
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        let woken = tokio::time::timeout(Duration::from_secs(2), register.changed()).await;
+        assert!(woken.is_ok());
+    });
 }
