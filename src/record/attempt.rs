@@ -148,7 +148,7 @@ impl Record {
         now: Stamp,
         rules: &Rules,
     ) -> Self {
-        let mut next = self.settle(attempt, Outcome::Minted, Some(answered_at), rules);
+        let mut next = self.settle(attempt, Outcome::Minted, Some(answered_at), now, rules);
         let news = |held: &Token| held.generation < token.generation;
         if self.token.as_ref().is_none_or(news) {
             next.token = Some(token.clone());
@@ -180,7 +180,7 @@ impl Record {
         match failure {
             Failure::NotSent if !open => self.settle_claim(attempt),
             Failure::NotSent => {
-                let mut next = self.settle(attempt, Outcome::Lost, None, rules);
+                let mut next = self.settle(attempt, Outcome::Lost, None, now, rules);
                 next.ledger.retain(|slot| !attempt.took(slot));
                 next.streak.lost = self.streak.lost.saturating_sub(1);
                 next.streak.unsent = self.streak.unsent.saturating_add(1);
@@ -188,12 +188,13 @@ impl Record {
                 next
             }
             Failure::Lost { answered } => {
-                let mut next = self.settle(attempt, Outcome::Lost, answered.then_some(now), rules);
+                let mut next =
+                    self.settle(attempt, Outcome::Lost, answered.then_some(now), now, rules);
                 next.wait(attempt, next.after_a_loss(attempt.jitter, now, rules));
                 next
             }
             Failure::Throttled { retry_after } => {
-                let mut next = self.settle(attempt, Outcome::Throttled, Some(now), rules);
+                let mut next = self.settle(attempt, Outcome::Throttled, Some(now), now, rules);
                 let longest = rules.budget.period();
                 let shortest = Duration::from_secs(1).min(longest);
                 let wait = retry_after
@@ -203,14 +204,14 @@ impl Record {
                 next
             }
             Failure::Refused { .. } if !open || !self.is_newest(attempt) => {
-                self.settle(attempt, Outcome::Refused, Some(now), rules)
+                self.settle(attempt, Outcome::Refused, Some(now), now, rules)
             }
             Failure::Refused {
                 key_at_fault,
                 keys,
                 reason,
             } => {
-                let mut next = self.settle(attempt, Outcome::Refused, Some(now), rules);
+                let mut next = self.settle(attempt, Outcome::Refused, Some(now), now, rules);
                 next.streak.lost = self.streak.lost.saturating_sub(1);
                 next.keys.refused = self.keys.refused.saturating_add(1);
                 next.keys.cursor = attempt.key.wrapping_add(1) % (*keys).max(1);
@@ -228,12 +229,14 @@ impl Record {
         }
     }
 
-    /// Gives the claim back and writes the outcome into the slot; a slot that a lost record no longer has is put back.
+    /// Gives the claim back and writes the outcome into the slot. A slot that a lost record no longer has is put back; one that is
+    /// gone because it was free is not, for its number may have been allotted twice.
     fn settle(
         &self,
         attempt: &Attempt,
         outcome: Outcome,
         counted_by: Option<Stamp>,
+        now: Stamp,
         rules: &Rules,
     ) -> Self {
         let mut next = self.settle_claim(attempt);
@@ -253,7 +256,8 @@ impl Record {
         };
         match next.ledger.iter_mut().find(|slot| attempt.took(slot)) {
             Some(slot) => *slot = settled,
-            None => next.ledger.push(settled),
+            None if settled.frees_at.boot > now.boot => next.ledger.push(settled),
+            None => {}
         }
         next
     }

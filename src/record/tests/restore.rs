@@ -436,3 +436,19 @@ fn a_number_that_was_allotted_twice_tells_an_older_copy_that_caught_up() {
     let merged = found.merged_with(&held, at(1001), &rules());
     assert!(merged.follows(&merged, &here(), at(1002), &rules()));
 }
+
+#[test]
+fn the_late_end_of_an_attempt_whose_slot_was_free_already_brings_no_number_back() {
+    let (ours, first) = begin(&written(), 1000);
+    // Somebody allots the same number, from an older copy, when the first slot is free again.
+    let (mut found, theirs) = begin(&written(), 3000);
+    found.ledger.last_mut().unwrap().holder = "somebody else".into();
+    assert_eq!(first.generation, theirs.generation);
+    let held = found.merged_with(&ours, at(3000), &rules());
+    for answered in [false, true] {
+        let mut late = held.abort(&first, &Failure::Lost { answered }, at(3001), &rules());
+        assert_eq!(late.ledger, held.ledger);
+        late.revision = held.revision + 1;
+        assert!(late.follows(&held, &here(), at(3001), &rules()));
+    }
+}
