@@ -15,6 +15,8 @@ pub(super) fn histories(one_in: u32) -> ProptestConfig {
     ProptestConfig {
         cases: (default.cases / one_in).max(1),
         failure_persistence: None,
+        // Histories are drawn step by step, and a step that does not fit is drawn again.
+        max_local_rejects: u32::MAX,
         ..default
     }
 }
