@@ -1,5 +1,6 @@
 //! How a daemon ends.
 
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -176,7 +177,19 @@ async fn callers_that_hang_on_take_nothing_that_a_refresh_needs() {
 #[tokio::test]
 async fn a_closed_terminal_drains_too() {
     let world = World::new(Scale::still()).await;
-    let daemon = world.start().await;
+    let settings = world.write("hangup.toml", &world.toml(&world.state(), "hangup"));
+    // Whoever runs this under `nohup` hands the request to ignore a closed terminal down.
+    let mut command = Command::new("env");
+    command
+        .args([
+            "--default-signal=HUP",
+            env!("CARGO_BIN_EXE_bearerd"),
+            "serve",
+        ])
+        .arg("--config")
+        .arg(settings)
+        .env_clear();
+    let daemon = Daemon::spawn(command, &world.captured).await;
     daemon.first_token().await;
     daemon.signal(Signal::HUP);
     assert_eq!(daemon.ended().await.code(), Some(0));
