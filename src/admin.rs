@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::caller::Refusals;
 use crate::caller::guard::Rules;
 use crate::clock::{Clock, Stamp};
-use crate::listener::{Answer, Body, Connection, Listener, Service, serve};
+use crate::listener::{Answer, Body, Connection, Listener, Service, serve_http};
 use crate::vend::Vend;
 use failure::Failure;
 use page::Page;
@@ -99,7 +99,7 @@ impl Admin {
     /// Answers on this listener until the drain has begun and every request that had arrived is answered. Dropping it cuts the
     /// connections that are left.
     pub async fn serve(self, listener: Listener, drain: CancellationToken) {
-        serve(listener, self, drain).await;
+        serve_http(listener, self, drain).await;
     }
 }
 

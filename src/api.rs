@@ -1,9 +1,11 @@
 //! What callers reach: the live token, the wait for the next one, and the report of a refused one.
 
 pub mod failure;
+pub mod grpc;
 pub mod http;
+mod report;
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::metrics::register;
 
@@ -43,5 +45,21 @@ impl Metrics {
                 &["outcome"],
             ),
         }
+    }
+}
+
+/// Counts a caller among those who wait, for as long as it does.
+struct Watcher(IntGauge);
+
+impl Watcher {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -9,6 +9,7 @@ use tracing::info;
 
 use crate::admin::{self, Admin};
 use crate::api;
+use crate::api::grpc::{self, Grpc};
 use crate::api::http::{self, Api};
 use crate::caller::Refusals;
 use crate::clock::{Clock, SystemClock};
@@ -36,8 +37,10 @@ pub struct App {
     driver: Driver,
     vend: Arc<Vend>,
     api: Api,
+    grpc: Grpc,
     admin: Admin,
     http: Vec<Listener>,
+    calls: Vec<Listener>,
     operators: Vec<Listener>,
     stages: [Stage; 3],
     deadline: std::time::Duration,
@@ -76,9 +79,11 @@ pub enum BindError {
     Listener(#[from] listener::BindError),
     /// A name that should mean this machine leads to an address that others can reach.
     #[error(
-        "http.listen: {written} leads to {address}, which other machines can reach; write 127.0.0.1 or [::1]"
+        "{path}: {written} leads to {address}, which other machines can reach; write 127.0.0.1 or [::1]"
     )]
     Reachable {
+        /// Which setting says so.
+        path: &'static str,
         /// What the settings say.
         written: Address,
         /// Where it led.
@@ -126,18 +131,22 @@ impl App {
         let refusals = Refusals::register(&registry);
         let stages = [Stage::new(), Stage::new(), Stage::new()];
         let driver = Driver::new(parts, &registry);
+        let metrics = api::Metrics::register(&registry);
         let api = {
             let (vend, clock) = (Arc::clone(&vend), Arc::clone(&clock));
             let settings = http::Settings {
                 hosts: config.http.hosts,
             };
-            Api::new(
-                &settings,
-                vend,
-                clock,
-                &api::Metrics::register(&registry),
-                &refusals,
-            )
+            Api::new(&settings, vend, clock, &metrics, &refusals)
+        };
+        let grpc = {
+            let (vend, clock) = (Arc::clone(&vend), Arc::clone(&clock));
+            let settings = grpc::Settings {
+                hosts: config.grpc.hosts,
+                streams: config.grpc.streams.get(),
+                keepalive: config.grpc.keepalive,
+            };
+            Grpc::new(&settings, vend, clock, &metrics, &refusals)
         };
         let admin = {
             let (vend, draining) = (Arc::clone(&vend), stages[0].drain());
@@ -151,8 +160,10 @@ impl App {
             driver,
             vend,
             api,
+            grpc,
             admin,
-            http: bind_callers(&config.http.listen).await?,
+            http: bind_callers("http.listen", &config.http.listen).await?,
+            calls: bind_callers("grpc.listen", &config.grpc.listen).await?,
             operators: bind_all(&config.admin.listen).await?,
             stages,
             deadline: config.shutdown_deadline,
@@ -161,18 +172,17 @@ impl App {
 
     /// Where tokens are vended over HTTP, with the ports that the system chose.
     pub fn http_addresses(&self) -> Vec<Address> {
-        self.http
-            .iter()
-            .map(|listener| listener.local_address().clone())
-            .collect()
+        addresses(&self.http)
+    }
+
+    /// Where tokens are vended over gRPC.
+    pub fn grpc_addresses(&self) -> Vec<Address> {
+        addresses(&self.calls)
     }
 
     /// Where operators are answered.
     pub fn admin_addresses(&self) -> Vec<Address> {
-        self.operators
-            .iter()
-            .map(|listener| listener.local_address().clone())
-            .collect()
+        addresses(&self.operators)
     }
 
     /// What transports read; for who runs a daemon inside another program.
@@ -185,13 +195,21 @@ impl App {
         let [mut callers, mut keeper, mut operators] = self.stages;
         let open_files = lifecycle::raise_open_files();
         let for_callers = open_files.saturating_sub(OWN_FILES + self.operators.len() * OPERATORS);
-        let each = (for_callers / self.http.len().max(1)).max(1);
+        let each = (for_callers / (self.http.len() + self.calls.len()).max(1)).max(1);
         for listener in self.http {
             let listener = listener.at_most(each);
             info!(address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
                 self.api.clone().serve(listener, callers.drain()),
+            );
+        }
+        for listener in self.calls {
+            let listener = listener.at_most(each);
+            info!(address = %listener.local_address(), "vending over gRPC");
+            callers.spawn(
+                "gRPC listener",
+                self.grpc.clone().serve(listener, callers.drain()),
             );
         }
         // It begins no attempt once callers are drained, and ends once none is under way.
@@ -240,18 +258,27 @@ async fn load(register: &dyn Register, account: &str) -> Result<Loaded, BindErro
 }
 
 /// Opens what callers reach: only this machine may, until there is TLS.
-async fn bind_callers(addresses: &[Address]) -> Result<Vec<Listener>, BindError> {
+async fn bind_callers(
+    path: &'static str,
+    addresses: &[Address],
+) -> Result<Vec<Listener>, BindError> {
     let listeners = bind_all(addresses).await?;
     for (written, listener) in addresses.iter().zip(&listeners) {
         let address = listener.local_address();
         if !address.is_local() {
             return Err(BindError::Reachable {
+                path,
                 written: written.clone(),
                 address: address.clone(),
             });
         }
     }
     Ok(listeners)
+}
+
+fn addresses(listeners: &[Listener]) -> Vec<Address> {
+    let addresses = listeners.iter().map(Listener::local_address);
+    addresses.cloned().collect()
 }
 
 async fn bind_all(addresses: &[Address]) -> Result<Vec<Listener>, listener::BindError> {

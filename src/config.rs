@@ -51,6 +51,8 @@ pub struct Config {
     pub keys: KeyFiles,
     /// What callers reach.
     pub http: Http,
+    /// What callers reach over gRPC.
+    pub grpc: Grpc,
     /// What operators reach.
     pub admin: Admin,
     /// The log.
@@ -82,6 +84,19 @@ pub struct Http {
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `Host`.
     pub hosts: Vec<String>,
+}
+
+/// What callers reach over gRPC.
+#[derive(Clone, Debug)]
+pub struct Grpc {
+    /// Any addresses, on loopback or Unix sockets; none turns it off.
+    pub listen: Vec<Address>,
+    /// Names besides the local ones that are right in `:authority`.
+    pub hosts: Vec<String>,
+    /// The most calls that one connection may have open at a time.
+    pub streams: NonZeroU32,
+    /// A caller that was silent for so long is pinged.
+    pub keepalive: Duration,
 }
 
 /// What operators reach.

@@ -1,10 +1,12 @@
-//! The doors: TCP ports and Unix sockets, and the loop that serves HTTP/1.1 on them.
+//! The doors: TCP ports and Unix sockets, and the loops that serve HTTP/1.1 and HTTP/2 on them.
 //!
 //! A listener outlives every error of a connection and every shortage of file descriptors. When told to drain it stops
 //! accepting, answers what has already arrived, and ends; whoever drops it first cuts its connections.
 
 mod address;
 mod answer;
+mod http1;
+mod http2;
 mod problem;
 mod serve;
 mod socket;
@@ -19,8 +21,10 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener, lookup_host};
 
 pub use address::{Address, AddressError};
 pub use answer::{Answer, Body, text};
+pub use http1::serve_http;
+pub use http2::{Calls, Limits, serve_http2};
 pub use problem::{Problem, seconds_until};
-pub use serve::{Connection, Service, serve};
+pub use serve::{Connection, Service};
 
 use socket::Socket;
 

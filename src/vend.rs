@@ -6,7 +6,7 @@
 
 pub mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
@@ -31,6 +31,8 @@ pub struct Live {
     pub etag: HeaderValue,
     json_head: Box<str>,
     json_tail: Box<str>,
+    /// What a transport with another form made of this, once.
+    message: OnceLock<Bytes>,
     /// The JSON of the second that was asked for last: `expires_in` is all that changes in it.
     json: ArcSwap<Rendered>,
 }
@@ -80,9 +82,15 @@ impl Live {
                 seconds: u64::MAX,
                 json: Bytes::new(),
             }),
+            message: OnceLock::new(),
             token,
             suspect,
         }
+    }
+
+    /// This in a transport's own form, which is made at the first question and kept. There is one such form.
+    pub fn message(&self, make: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        self.message.get_or_init(|| make(self)).clone()
     }
 
     /// The JSON answer at `now`; `expires_in` is in whole seconds, rounded down.

@@ -1,8 +1,12 @@
 //! Everything that a caller's request can fail with, and how each failure is told.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
 
 use hyper::{Response, StatusCode};
+use tonic::{Code, Status as Answer};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::caller::guard::Refusal;
 use crate::clock::Stamp;
@@ -37,6 +41,8 @@ pub enum Failure {
     TooSlow,
     /// The report is not the documented one.
     BadReport(Cow<'static, str>),
+    /// The call asks for a wait that is none.
+    BadWait,
 }
 
 /// Why there is no token, and when there may be one.
@@ -93,8 +99,11 @@ impl Outlook {
     }
 }
 
-/// How one kind of failure is told: the status, the stable word, which is also the metrics' label, and the title.
-struct Row(StatusCode, &'static str, &'static str);
+/// How one kind of failure is told: the HTTP status, the gRPC code, the stable word, which is also the metrics' label, and the title.
+struct Row(StatusCode, Code, &'static str, &'static str);
+
+/// The domain of every [`tonic_types::ErrorInfo`].
+const DOMAIN: &str = "bearerd";
 
 impl Failure {
     /// There is no token, as things stand.
@@ -109,27 +118,28 @@ impl Failure {
     #[rustfmt::skip]
     fn row(&self) -> Row {
         match self {
-            Self::NoTokenYet(_) => Row(StatusCode::SERVICE_UNAVAILABLE, "no_token_yet", "There is no token yet"),
-            Self::Expired(_) => Row(StatusCode::SERVICE_UNAVAILABLE, "expired", "The token has expired"),
-            Self::Draining => Row(StatusCode::SERVICE_UNAVAILABLE, "draining", "This bearerd is shutting down"),
+            Self::NoTokenYet(_) => Row(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "no_token_yet", "There is no token yet"),
+            Self::Expired(_) => Row(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "expired", "The token has expired"),
+            Self::Draining => Row(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "draining", "This bearerd is shutting down"),
             Self::Refused(refusal) => match refusal {
-                Refusal::NoHost | Refusal::Target => Row(StatusCode::BAD_REQUEST, refusal.word(), "The request is malformed"),
+                Refusal::NoHost | Refusal::Target => Row(StatusCode::BAD_REQUEST, Code::InvalidArgument, refusal.word(), "The request is malformed"),
                 Refusal::Unmarked | Refusal::Forwarded | Refusal::Browser | Refusal::ForeignHost =>
-                    Row(StatusCode::FORBIDDEN, refusal.word(), "The caller is not allowed here"),
+                    Row(StatusCode::FORBIDDEN, Code::PermissionDenied, refusal.word(), "The caller is not allowed here"),
             },
-            Self::NotFound => Row(StatusCode::NOT_FOUND, "not_found", "There is nothing here"),
-            Self::WrongMethod { .. } => Row(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "The method is not allowed here"),
-            Self::NotAcceptable => Row(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "No acceptable form"),
-            Self::NotJson => Row(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", "The report is not declared as JSON"),
-            Self::TooLong => Row(StatusCode::PAYLOAD_TOO_LARGE, "too_long", "The report is too long"),
-            Self::TooSlow => Row(StatusCode::REQUEST_TIMEOUT, "too_slow", "The report did not arrive in time"),
-            Self::BadReport(_) => Row(StatusCode::BAD_REQUEST, "bad_report", "The report is not understood"),
+            Self::NotFound => Row(StatusCode::NOT_FOUND, Code::Unimplemented, "not_found", "There is nothing here"),
+            Self::WrongMethod { .. } => Row(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "wrong_method", "The method is not allowed here"),
+            Self::NotAcceptable => Row(StatusCode::NOT_ACCEPTABLE, Code::InvalidArgument, "not_acceptable", "No acceptable form"),
+            Self::NotJson => Row(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "not_json", "The report is not declared as JSON"),
+            Self::TooLong => Row(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, "too_long", "The report is too long"),
+            Self::TooSlow => Row(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "too_slow", "The report did not arrive in time"),
+            Self::BadReport(_) => Row(StatusCode::BAD_REQUEST, Code::InvalidArgument, "bad_report", "The report is not understood"),
+            Self::BadWait => Row(StatusCode::BAD_REQUEST, Code::InvalidArgument, "bad_wait", "The wait is not understood"),
         }
     }
 
     /// The stable word for it, in problems and metrics.
     pub fn word(&self) -> &'static str {
-        self.row().1
+        self.row().2
     }
 
     fn detail(&self) -> Cow<'static, str> {
@@ -160,6 +170,7 @@ impl Failure {
             Self::TooLong => "a report may have 4096 bytes".into(),
             Self::TooSlow => "send the whole report within 5 seconds".into(),
             Self::BadReport(detail) => detail.clone(),
+            Self::BadWait => "wait is a length of time from 0 to 60 seconds".into(),
         }
     }
 
@@ -180,7 +191,7 @@ impl Failure {
 
     /// The problem, as every transport may tell it.
     pub fn problem(&self) -> Problem {
-        let Row(status, word, title) = self.row();
+        let Row(status, _, word, title) = self.row();
         Problem {
             status,
             word,
@@ -189,6 +200,18 @@ impl Failure {
             retry_after: self.retry_after(),
             allow: self.allow(),
         }
+    }
+
+    /// The answer over gRPC: the title, the detail, the word as the reason, and when to come again.
+    pub fn status(&self) -> Answer {
+        let Row(_, code, word, title) = self.row();
+        let mut details =
+            ErrorDetails::with_error_info(word.to_ascii_uppercase(), DOMAIN, HashMap::new());
+        if let Some(seconds) = self.retry_after() {
+            details.set_retry_info(Some(Duration::from_secs(seconds)));
+        }
+        let message = format!("{title}: {}", self.detail());
+        Answer::with_error_details(code, message, details)
     }
 
     /// The answer over HTTP.

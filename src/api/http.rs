@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Metrics;
 use crate::api::failure::Failure;
+use crate::api::report::Reports;
 use crate::caller::Refusals;
 use crate::caller::guard::{self, Rules};
 use crate::clock::Clock;
-use crate::listener::{Answer, Connection, Listener, Service, serve};
+use crate::listener::{Answer, Connection, Listener, Service, serve_http};
 use crate::vend::Vend;
 
 /// What may be set.
@@ -39,7 +40,7 @@ struct Room {
     rules: Rules,
     refusals: Refusals,
     vends: [IntCounter; Outcome::ALL.len()],
-    reports: [IntCounter; report::Outcome::ALL.len()],
+    reports: Reports,
     watchers: IntGauge,
 }
 
@@ -86,15 +87,13 @@ impl Api {
         refusals: &Refusals,
     ) -> Self {
         let vends = |outcome: Outcome| metrics.vends.with_label_values(&["http", outcome.word()]);
-        let reports =
-            |outcome: report::Outcome| metrics.reports.with_label_values(&[outcome.word()]);
         Self(Arc::new(Room {
             vend,
             clock,
             rules: Rules::new(&settings.hosts),
             refusals: refusals.clone(),
             vends: Outcome::ALL.map(vends),
-            reports: report::Outcome::ALL.map(reports),
+            reports: Reports::new(metrics),
             watchers: metrics.watchers.with_label_values(&["http"]),
         }))
     }
@@ -102,7 +101,7 @@ impl Api {
     /// Answers on this listener until the drain has begun and every request that had arrived is answered. Dropping it cuts the
     /// connections that are left.
     pub async fn serve(self, listener: Listener, drain: CancellationToken) {
-        serve(listener, self, drain).await;
+        serve_http(listener, self, drain).await;
     }
 }
 

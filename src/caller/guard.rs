@@ -78,33 +78,64 @@ pub fn check<B>(request: &Request<B>, peer: Peer, rules: &Rules) -> Result<(), R
     check_parts(request.uri(), request.headers(), peer, rules)
 }
 
+/// The same for a gRPC call. It needs no mark: no web page can make a browser speak HTTP/2 to a port without TLS. The host is its
+/// `:authority`, which on a Unix socket may be anything.
+pub fn check_call<B>(request: &Request<B>, peer: Peer, rules: &Rules) -> Result<(), Refusal> {
+    let seen = Seen::of(request.headers())?;
+    let host = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => seen.host,
+    };
+    match host {
+        _ if peer == Peer::Unix => Ok(()),
+        None => Err(Refusal::NoHost),
+        Some(host) if is_known(host, rules) => Ok(()),
+        Some(_) => Err(Refusal::ForeignHost),
+    }
+}
+
 fn check_parts(uri: &Uri, headers: &HeaderMap, peer: Peer, rules: &Rules) -> Result<(), Refusal> {
     if uri.authority().is_some() {
         return Err(Refusal::Target);
     }
-    let mut marked = false;
-    let mut host = None;
-    for (name, value) in headers {
-        match name.as_str() {
-            "host" if host.is_some() => return Err(Refusal::NoHost),
-            "host" => host = Some(value.as_bytes()),
-            "x-bearerd-request" if value.as_bytes() != b"true" => return Err(Refusal::Unmarked),
-            "x-bearerd-request" => marked = true,
-            "via" | "forwarded" => return Err(Refusal::Forwarded),
-            "origin" => return Err(Refusal::Browser),
-            name if name.starts_with("x-forwarded-") => return Err(Refusal::Forwarded),
-            name if name.starts_with("sec-fetch-") => return Err(Refusal::Browser),
-            _ => {}
-        }
-    }
-    if !marked {
+    let seen = Seen::of(headers)?;
+    if !seen.marked {
         return Err(Refusal::Unmarked);
     }
-    match host {
+    match seen.host {
         None => Err(Refusal::NoHost),
         Some(b"") if peer == Peer::Unix => Ok(()),
         Some(host) if is_known(host, rules) => Ok(()),
         Some(_) => Err(Refusal::ForeignHost),
+    }
+}
+
+/// What one pass over the headers found.
+#[derive(Default)]
+struct Seen<'a> {
+    marked: bool,
+    host: Option<&'a [u8]>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            match name.as_str() {
+                "host" if seen.host.is_some() => return Err(Refusal::NoHost),
+                "host" => seen.host = Some(value.as_bytes()),
+                "x-bearerd-request" if value.as_bytes() != b"true" => {
+                    return Err(Refusal::Unmarked);
+                }
+                "x-bearerd-request" => seen.marked = true,
+                "via" | "forwarded" => return Err(Refusal::Forwarded),
+                "origin" => return Err(Refusal::Browser),
+                name if name.starts_with("x-forwarded-") => return Err(Refusal::Forwarded),
+                name if name.starts_with("sec-fetch-") => return Err(Refusal::Browser),
+                _ => {}
+            }
+        }
+        Ok(seen)
     }
 }
 

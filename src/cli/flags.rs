@@ -15,6 +15,9 @@ pub struct Common {
     /// Where callers get the token; may be repeated [http.listen]
     #[arg(long, value_name = "ADDRESS")]
     pub http_listen: Vec<String>,
+    /// Where callers get the token over gRPC; may be repeated [grpc.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub grpc_listen: Vec<String>,
     /// Where health, metrics and status are; may be repeated [admin.listen]
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Vec<String>,
@@ -35,6 +38,7 @@ impl Common {
         let flags = [
             one("--account", "upstream.account", self.account.as_ref()),
             many("--http-listen", "http.listen", &self.http_listen),
+            many("--grpc-listen", "grpc.listen", &self.grpc_listen),
             many("--admin-listen", "admin.listen", &self.admin_listen),
             one(
                 "--state-folder",
@@ -57,6 +61,9 @@ pub struct Demo {
     /// Where callers get the token; may be repeated [http.listen]
     #[arg(long, value_name = "ADDRESS")]
     pub http_listen: Vec<String>,
+    /// Where callers get the token over gRPC; may be repeated [grpc.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub grpc_listen: Vec<String>,
     /// Where health, metrics and status are; may be repeated [admin.listen]
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Vec<String>,
@@ -80,6 +87,7 @@ impl Demo {
         let [lifetime, window] = [&self.token_lifetime, &self.window];
         let flags = [
             many("--http-listen", "http.listen", &self.http_listen),
+            many("--grpc-listen", "grpc.listen", &self.grpc_listen),
             many("--admin-listen", "admin.listen", &self.admin_listen),
             one(
                 "--sandbox-listen",

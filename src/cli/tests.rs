@@ -102,7 +102,7 @@ fn help_and_version_are_data_and_a_wrong_flag_is_usage() {
 
 #[test]
 fn every_flag_sets_a_setting_that_there_is() {
-    let all = "--http-listen a --http-listen b --admin-listen c --account d --state-folder e --log-level f --log-format g";
+    let all = "--http-listen a --http-listen b --grpc-listen h --admin-listen c --account d --state-folder e --log-level f --log-format g";
     let parse = |command: &str, flags: &str| {
         let words = ["bearerd", command].into_iter().chain(flags.split(' '));
         Arguments::try_parse_from(words).unwrap().command
@@ -119,7 +119,7 @@ fn every_flag_sets_a_setting_that_there_is() {
         panic!()
     };
     let flags = [common.flags(), sandbox.flags(), demo.flags()].concat();
-    assert_eq!(flags.len(), 6 + 10 + 4);
+    assert_eq!(flags.len(), 7 + 10 + 4);
     assert_eq!(flags[1].text, "a,b");
     for flag in flags {
         assert!(

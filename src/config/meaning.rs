@@ -27,8 +27,15 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
     );
     let register = register(written);
     let http = reach::http(written);
+    let grpc = reach::grpc(written);
     let admin = reach::admin(written);
-    reach::apart(written, &http, &admin);
+    reach::somewhere(written, &http, grpc.as_ref());
+    let listeners = [
+        ("http.listen", http.listen.as_slice()),
+        ("grpc.listen", grpc.as_ref().map_or(&[], |it| &it.listen)),
+        ("admin.listen", admin.as_ref().map_or(&[], |it| &it.listen)),
+    ];
+    reach::apart(written, listeners);
     let log = log(written);
     let sandbox = sandbox(written);
     let limits = limits?;
@@ -48,6 +55,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         issuer: issuer?,
         keys: keys?,
         http,
+        grpc: grpc?,
         admin: admin?,
         log,
         shutdown_deadline: written.length("shutdown.deadline")?,

@@ -355,7 +355,10 @@ fn each_wrong_setting_gives_one_line() {
             "record.register = \"memory\"\nrecord.absent = \"new\"",
             "record.absent: it means nothing with",
         ),
-        ("http.listen = []", "http.listen: it is empty"),
+        (
+            "http.listen = []\ngrpc.listen = []",
+            "http.listen: it is empty",
+        ),
         (
             "http.listen = [\"0.0.0.0:7290\"]",
             "http.listen: 0.0.0.0:7290 can be reached from other machines",

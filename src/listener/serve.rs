@@ -1,6 +1,5 @@
-//! The loop behind a listener, and the life of each of its connections.
+//! The loop behind a listener.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -11,18 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::task::{JoinSet, yield_now};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answer, Answering, Body};
+use super::answer::Answer;
 use super::socket::Socket;
 use super::{Listener, Peer};
-
-/// The most bytes a request's head may have; more are answered with 431.
-const HEAD_LIMIT: usize = 16 * 1024;
 
 /// How long accepting rests after an error that is not the connection's own, such as too many open files.
 const REST: Duration = Duration::from_millis(50);
@@ -39,7 +32,19 @@ pub struct Connection {
     pub drain: CancellationToken,
 }
 
-/// Answers requests. A clone serves each connection.
+/// What is spoken on a listener's connections.
+pub(super) trait Protocol: Send + Sync + 'static {
+    /// One connection, from its first request to its end. Once the listener is closing it takes no further request, and ends when
+    /// those that have arrived are answered.
+    fn talk(
+        self: Arc<Self>,
+        socket: Socket,
+        connection: Connection,
+        closing: Arc<Closing>,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// Answers requests over HTTP/1.1. A clone serves each connection.
 pub trait Service: Clone + Send + Sync + 'static {
     /// Answers one request.
     fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Answer
@@ -50,14 +55,21 @@ pub trait Service: Clone + Send + Sync + 'static {
 
 /// Serves until the drain has begun and every request that had arrived by then is answered. Has no deadline of its own: dropping
 /// it cuts the connections that are left.
-pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: CancellationToken) {
+pub(super) async fn serve<P: Protocol>(
+    mut listener: Listener,
+    protocol: P,
+    drain: CancellationToken,
+) {
     let mut connections = JoinSet::new();
-    let server = Arc::new(Server {
-        builder: builder(),
-        service,
-        drain,
-        closing: Arc::default(),
-    });
+    let protocol = Arc::new(protocol);
+    let closing = Arc::new(Closing::default());
+    let talk = |(socket, peer)| {
+        let connection = Connection {
+            peer,
+            drain: drain.clone(),
+        };
+        Arc::clone(&protocol).talk(socket, connection, Arc::clone(&closing))
+    };
     let mut failures = 0;
     let mut full = Full::default();
     loop {
@@ -69,15 +81,15 @@ pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: Cancel
                 note(&ended);
                 continue;
             }
-            () = server.drain.cancelled() => break,
+            () = drain.cancelled() => break,
         };
         match accepted {
-            Ok((socket, peer)) => {
+            Ok(accepted) => {
                 if failures > 0 {
                     tracing::info!(address = %listener.local_address(), failures, "accepting again");
                     failures = 0;
                 }
-                connections.spawn(Arc::clone(&server).connection(socket, peer));
+                connections.spawn(talk(accepted));
             }
             Err(error) if is_the_connections_own(&error) => {}
             Err(error) => {
@@ -85,15 +97,15 @@ pub async fn serve<S: Service>(mut listener: Listener, service: S, drain: Cancel
                 warn(&listener, &error, failures);
                 tokio::select! {
                     () = tokio::time::sleep(REST) => {}
-                    () = server.drain.cancelled() => break,
+                    () = drain.cancelled() => break,
                 }
             }
         }
     }
     listener.hide();
-    server.closing.begin();
-    for (socket, peer) in waiting(&listener).await {
-        connections.spawn(Arc::clone(&server).connection(socket, peer));
+    closing.begin();
+    for accepted in waiting(&listener).await {
+        connections.spawn(talk(accepted));
     }
     drop(listener);
     while let Some(ended) = connections.join_next().await {
@@ -117,24 +129,11 @@ async fn waiting(listener: &Listener) -> Vec<(Socket, Peer)> {
     }
 }
 
-fn builder() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder.writev(false).max_buf_size(HEAD_LIMIT);
-    builder
-}
-
-struct Server<S> {
-    builder: http1::Builder,
-    service: S,
-    drain: CancellationToken,
-    closing: Arc<Closing>,
-}
-
 /// The listener has begun to drain. The token wakes its connections; the flag is what each request can afford to look at.
 #[derive(Default)]
 pub(super) struct Closing {
     begun: AtomicBool,
-    token: CancellationToken,
+    pub(super) token: CancellationToken,
 }
 
 impl Closing {
@@ -145,65 +144,6 @@ impl Closing {
 
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
-    }
-}
-
-impl<S: Service> Server<S> {
-    /// One connection, from its first request to its end. What hyper keeps for it is made inside, so that the task holds it once.
-    async fn connection(self: Arc<Self>, socket: Socket, peer: Peer) {
-        let closing = &*self.closing;
-        let bound = Bound {
-            service: self.service.clone(),
-            connection: Connection {
-                peer,
-                drain: self.drain.clone(),
-            },
-            closing: Arc::clone(&self.closing),
-        };
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
-        let mut told = pin!(closing.token.cancelled());
-        let mut listens = false;
-        let ended = poll_fn(|cx| {
-            // How a connection ends is its caller's business: there is nobody left to tell.
-            if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(true);
-            }
-            // A task's waker stays the same, so it is left with the token once and not at every request.
-            if closing.has_begun() || (!listens && told.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(false);
-            }
-            listens = true;
-            Poll::Pending
-        });
-        if ended.await {
-            return;
-        }
-        // One more turn, in which the driver looks at the socket: a request that came before the drain is answered.
-        tokio::select! {
-            biased;
-            _ = connection.as_mut() => return,
-            () = yield_now() => {}
-        }
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
-    }
-}
-
-/// A service on one connection, as hyper calls it.
-struct Bound<S> {
-    service: S,
-    connection: Connection,
-    closing: Arc<Closing>,
-}
-
-impl<S: Service> hyper::service::Service<Request<Incoming>> for Bound<S> {
-    type Response = hyper::Response<Body>;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn call(&self, request: Request<Incoming>) -> Answering {
-        let answer = self.service.answer(request, &self.connection);
-        Answering::new(answer, &self.closing, &self.connection.drain)
     }
 }
 

@@ -56,7 +56,7 @@ impl House {
         let address = listener.local_address().clone();
         let (echo, drain) = (Echo::new(), CancellationToken::new());
         let mut task = JoinSet::new();
-        task.spawn(serve(listener, echo.clone(), drain.clone()));
+        task.spawn(serve_http(listener, echo.clone(), drain.clone()));
         Self {
             echo,
             address,
@@ -220,7 +220,7 @@ async fn who_waited_to_be_accepted_before_the_drain_is_answered() {
         }
         let drain = CancellationToken::new();
         drain.cancel();
-        serve(listener, Echo::new(), drain).await;
+        serve_http(listener, Echo::new(), drain).await;
         for mut client in clients {
             let reply = client.reply().await;
             assert_eq!(reply.status, 200);
@@ -282,7 +282,7 @@ async fn a_panic_costs_one_connection() {
         .unwrap();
     let address = listener.local_address().clone();
     let mut task = JoinSet::new();
-    task.spawn(serve(listener, Brittle, CancellationToken::new()));
+    task.spawn(serve_http(listener, Brittle, CancellationToken::new()));
     let mut first = Client::connect(&address).await;
     first.send(&request("GET /bad", "")).await;
     first.ended().await;

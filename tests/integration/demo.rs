@@ -15,9 +15,11 @@ pub struct Demo {
     pub place: TempDir,
 }
 
-const PORTS: [&str; 7] = [
+const PORTS: [&str; 9] = [
     "demo",
     "--http-listen",
+    "127.0.0.1:0",
+    "--grpc-listen",
     "127.0.0.1:0",
     "--admin-listen",
     "127.0.0.1:0",
@@ -127,8 +129,8 @@ fn a_second_demo_says_in_one_line_why_it_cannot_begin() {
     let [http, admin, sandbox] = demo.addresses();
     for (flag, place, address) in [
         ("--http-listen", 2, &http),
-        ("--admin-listen", 4, &admin),
-        ("--sandbox-listen", 6, &sandbox),
+        ("--admin-listen", 6, &admin),
+        ("--sandbox-listen", 8, &sandbox),
     ] {
         let mut arguments = PORTS;
         arguments[place] = address;
@@ -154,6 +156,8 @@ fn it_needs_neither_tcp_for_callers_nor_an_admin_address() {
         "demo",
         "--http-listen",
         &socket,
+        "--grpc-listen",
+        "",
         "--admin-listen",
         "",
         "--sandbox-listen",

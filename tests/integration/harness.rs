@@ -199,9 +199,10 @@ impl World {
             "[upstream]\naccount = {ACCOUNT:?}\nbase_url = {:?}\ntoken_lifetime = \"{lifetime:?}\"\ntimeout = \"{timeout:?}\"\n{upstream}{keys}\
              [budget]\nlimit = {limit}\nwindow = \"{window:?}\"\nin_flight = \"{in_flight:?}\"\n\
              [record.file]\nfolder = {state:?}\n\
-             [http]\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]\n[admin]\nlisten = [\"127.0.0.1:0\"]\n[log]\nlevel = {level:?}\n{}",
+             [http]\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]\n[grpc]\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]\n[admin]\nlisten = [\"127.0.0.1:0\"]\n[log]\nlevel = {level:?}\n{}",
             self.sandbox.base_url(),
             self.path(&format!("{name}.sock")).display(),
+            self.path(&format!("{name}.grpc.sock")).display(),
             self.extra,
         )
     }

@@ -20,6 +20,8 @@ api_key_file = "DIR/key"
 folder = "DIR/state"
 [http]
 listen = ["127.0.0.1:0"]
+[grpc]
+listen = ["127.0.0.1:0"]
 [admin]
 listen = ["127.0.0.1:0"]
 "#;
@@ -214,7 +216,7 @@ fn a_port_in_use_is_one_line_and_1() {
     let address = taken.local_addr().unwrap().to_string();
     let desk = Desk::new();
     desk.write("bearerd.toml", GOOD);
-    for flag in ["--http-listen", "--admin-listen"] {
+    for flag in ["--http-listen", "--grpc-listen", "--admin-listen"] {
         let said = desk.run("serve", &[flag, &address], &[]);
         let line = format!(
             "{address} is in use by another process: stop that process, or listen on another port"

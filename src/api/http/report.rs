@@ -12,46 +12,17 @@ use serde::Deserialize;
 
 use super::Room;
 use crate::api::failure::Failure;
+use crate::api::report::{Outcome, is_refusal, judge};
 use crate::clock::Stamp;
 use crate::listener::{Answer, Body, seconds_until};
 use crate::token::Generation;
-use crate::vend::{Gone, ReportOutcome};
+use crate::vend::Gone;
 
 /// The longest report, in bytes.
 const LONGEST: usize = 4096;
 
 /// How long a report may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What a report came to: in the answer, and in `bearerd_rejection_reports_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Refreshing,
-    StaleGeneration,
-    TooYoung,
-    Paced,
-    NotARefusal,
-}
-
-impl Outcome {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Refreshing,
-        Self::StaleGeneration,
-        Self::TooYoung,
-        Self::Paced,
-        Self::NotARefusal,
-    ];
-
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Refreshing => "refreshing",
-            Self::StaleGeneration => "stale_generation",
-            Self::TooYoung => "too_young",
-            Self::Paced => "paced",
-            Self::NotARefusal => "not_a_refusal",
-        }
-    }
-}
 
 /// The document as it is written.
 #[derive(Deserialize)]
@@ -124,18 +95,6 @@ fn generation_of(tag: &str) -> Option<Generation> {
     generation.parse().ok().map(Generation)
 }
 
-/// A 401 is one, and a 500 that says the token could not be parsed. All else is about the call or its pace, not about the token.
-fn is_refusal(status: u16, message: Option<&str>) -> bool {
-    match status {
-        401 => true,
-        500 => message.is_some_and(|message| {
-            let message = message.to_ascii_lowercase();
-            message.contains("failed to parse token") || message.contains("50011")
-        }),
-        _ => false,
-    }
-}
-
 impl Room {
     pub(super) fn rejected<B>(self: &Arc<Self>, request: Request<B>) -> Answer
     where
@@ -189,16 +148,11 @@ impl Room {
         {
             return Ok((Outcome::StaleGeneration, None));
         }
-        Ok(match self.vend.report(report.generation).await? {
-            ReportOutcome::Refreshing => (Outcome::Refreshing, None),
-            ReportOutcome::StaleGeneration => (Outcome::StaleGeneration, None),
-            ReportOutcome::TooYoung => (Outcome::TooYoung, None),
-            ReportOutcome::Paced { until } => (Outcome::Paced, Some(until)),
-        })
+        judge(&self.vend, report.generation).await
     }
 
     fn accepted(&self, outcome: Outcome, until: Option<Stamp>) -> Response<Body> {
-        self.reports[outcome as usize].inc();
+        self.reports.count(outcome);
         let body = format!("{{\"outcome\":\"{}\"}}\n", outcome.word());
         let mut response = Response::new(Full::new(body.into()));
         *response.status_mut() = StatusCode::ACCEPTED;

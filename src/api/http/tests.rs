@@ -748,7 +748,7 @@ fn each_outcome_has_its_own_counter() {
     for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
         assert_eq!(outcome as usize, index);
     }
-    for (index, outcome) in report::Outcome::ALL.into_iter().enumerate() {
+    for (index, outcome) in crate::api::report::Outcome::ALL.into_iter().enumerate() {
         assert_eq!(outcome as usize, index);
     }
 }

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, VARY};
 use hyper::{HeaderMap, Response, StatusCode};
-use prometheus::IntGauge;
 
 use super::accept::{Form, form};
 use super::conditions::{Tags, Wait, names};
 use super::{Outcome, Room};
+use crate::api::Watcher;
 use crate::api::failure::Failure;
 use crate::clock::Stamp;
 use crate::listener::{Answer, Body, Connection};
@@ -66,22 +66,6 @@ impl Special {
             }
         }
         special
-    }
-}
-
-/// Counts a caller among those who wait, for as long as it does.
-struct Watcher(IntGauge);
-
-impl Watcher {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -1,33 +1,62 @@
 //! Where callers and operators reach the daemon.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::super::problems::is_showable;
 use super::super::raw::Written;
-use super::super::{Admin, Http};
+use super::super::{Admin, Grpc, Http};
 use crate::listener::Address;
 
-/// What callers reach: on this machine only, until there is TLS.
+/// What callers reach over HTTP.
 pub(super) fn http(written: &mut Written) -> Http {
-    let path = "http.listen";
-    let listen = addresses(written, path);
-    if listen.is_empty() && !written.has_failed(path) {
+    Http {
+        listen: for_callers(written, "http"),
+        hosts: hosts(written, "http.hosts"),
+    }
+}
+
+/// What callers reach over gRPC.
+pub(super) fn grpc(written: &mut Written) -> Option<Grpc> {
+    let listen = for_callers(written, "grpc");
+    let hosts = hosts(written, "grpc.hosts");
+    let keepalive = written.length("grpc.keepalive")?;
+    if keepalive < Duration::from_secs(1) {
+        written.problem("grpc.keepalive", "it is shorter than 1s, and every silent caller would be pinged all the time; expected 10s or more");
+    }
+    Some(Grpc {
+        listen,
+        hosts,
+        streams: NonZeroU32::new(written.count("grpc.streams")?)?,
+        keepalive,
+    })
+}
+
+/// Somebody must be able to get the token.
+pub(super) fn somewhere(written: &mut Written, http: &Http, grpc: Option<&Grpc>) {
+    let nowhere = http.listen.is_empty() && grpc.is_some_and(|it| it.listen.is_empty());
+    if nowhere && !written.has_failed("http.listen") && !written.has_failed("grpc.listen") {
         written.problem(
-            path,
-            "it is empty, and nobody could get the token; expected at least one address",
+            "http.listen",
+            "it is empty, and so is grpc.listen: nobody could get the token; expected at least one address in one of them",
         );
     }
+}
+
+/// On this machine only, until there is TLS.
+fn for_callers(written: &mut Written, section: &str) -> Vec<Address> {
+    let path = &format!("{section}.listen");
+    let listen = addresses(written, path);
+    let port = if section == "grpc" { 7291 } else { 7290 };
     for address in listen.iter().filter(|address| !address.is_local()) {
         let text = format!(
             "{address} can be reached from other machines, and would give them the token; until TLS exists it must be a loopback \
-             address (127.0.0.1:7290, [::1]:7290) or a socket (unix:/run/bearerd/http.sock)"
+             address (127.0.0.1:{port}, [::1]:{port}) or a socket (unix:/run/bearerd/{section}.sock)"
         );
         written.problem(path, text);
     }
-    Http {
-        listen,
-        hosts: hosts(written, "http.hosts"),
-    }
+    listen
 }
 
 /// What operators reach; it never shows a token, so it may listen anywhere.
@@ -40,10 +69,10 @@ pub(super) fn admin(written: &mut Written) -> Option<Admin> {
 }
 
 /// Each listener has its own address.
-pub(super) fn apart(written: &mut Written, http: &Http, admin: &Option<Admin>) {
-    let admin = admin.iter().flat_map(|admin| &admin.listen);
-    let named: Vec<(&str, &Address)> = (http.listen.iter().map(|address| ("http.listen", address)))
-        .chain(admin.map(|address| ("admin.listen", address)))
+pub(super) fn apart(written: &mut Written, listeners: [(&str, &[Address]); 3]) {
+    let named: Vec<(&str, &Address)> = listeners
+        .into_iter()
+        .flat_map(|(path, listen)| listen.iter().map(move |address| (path, address)))
         .collect();
     for (index, (path, address)) in named.iter().enumerate() {
         let text = address.to_string();

@@ -70,6 +70,8 @@ pub struct Daemon {
     readers: Vec<JoinHandle<()>>,
     pub http: String,
     pub socket: String,
+    pub grpc: String,
+    pub grpc_socket: String,
     pub admin: String,
 }
 
@@ -133,7 +135,7 @@ impl Daemon {
         let addresses = tokio::task::spawn_blocking(move || addresses(&said))
             .await
             .unwrap();
-        let Some([http, socket, admin]) = addresses else {
+        let Some([http, socket, grpc, grpc_socket, admin]) = addresses else {
             let status = child.wait().unwrap();
             panic!(
                 "the daemon has ended before it served: {status}; {:?}",
@@ -155,6 +157,8 @@ impl Daemon {
             readers,
             http,
             socket,
+            grpc,
+            grpc_socket,
             admin,
         }
     }
@@ -341,22 +345,20 @@ impl Drop for Daemon {
     }
 }
 
-/// The addresses that the daemon tells in its log: HTTP over TCP and over its socket, and admin.
-fn addresses(said: &mpsc::Receiver<String>) -> Option<[String; 3]> {
-    let mut found: [Option<String>; 3] = Default::default();
+/// The addresses that the daemon tells in its log: HTTP and gRPC, each over TCP and over its socket, and admin.
+fn addresses(said: &mpsc::Receiver<String>) -> Option<[String; 5]> {
+    let mut found: [Option<String>; 5] = Default::default();
     while found.iter().any(Option::is_none) {
         let line = said.recv_timeout(PATIENCE).ok()?;
         let Some((_, address)) = line.split_once("address=") else {
             continue;
         };
         let address = address.trim().trim_matches('"').to_owned();
-        let place = match (
-            line.contains("vending over HTTP"),
-            address.strip_prefix("unix:"),
-        ) {
-            (true, Some(_)) => 1,
-            (true, None) => 0,
-            (false, _) if line.contains("answering operators") => 2,
+        let unix = usize::from(address.starts_with("unix:"));
+        let place = match line {
+            _ if line.contains("vending over HTTP") => unix,
+            _ if line.contains("vending over gRPC") => 2 + unix,
+            _ if line.contains("answering operators") => 4,
             _ => continue,
         };
         found[place] = Some(address.strip_prefix("unix:").unwrap_or(&address).to_owned());

@@ -1,0 +1,216 @@
+//! The token over gRPC: `bearerd.v1.TokenService`, health and reflection.
+//!
+//! A read is one load of the snapshot, and its answer was encoded once for all callers. Nobody waits who did not ask to, whoever
+//! leaves cancels nothing, and a reader that is slow has nothing but its own connection behind it.
+
+mod codec;
+mod health;
+mod reflection;
+mod token;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use prometheus::{IntCounter, IntGauge};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic_health::pb::health_server::HealthServer;
+use tower_service::Service as _;
+
+use crate::api::Metrics;
+use crate::api::failure::Failure;
+use crate::api::report::Reports;
+use crate::caller::Refusals;
+use crate::caller::guard::{self, Rules};
+use crate::clock::Clock;
+use crate::listener::{Calls, Connection, Limits, Listener, serve_http2};
+use crate::vend::{Unavailable, Vend};
+use health::Health;
+use proto::token_service_server::TokenServiceServer;
+use reflection::Reflection;
+
+/// What `proto` says, in Rust.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the contract is in the .proto file"
+)]
+mod proto {
+    include!(concat!(env!("OUT_DIR"), "/bearerd.v1.rs"));
+}
+
+/// The longest request, in bytes: a report with its message.
+const LONGEST: usize = 8 * 1024;
+
+/// What may be set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Hosts, without a port, that a call's `:authority` may name beside the local ones.
+    pub hosts: Vec<String>,
+    /// The most calls that one connection may have open at a time.
+    pub streams: u32,
+    /// A caller that was silent for so long is pinged.
+    pub keepalive: Duration,
+}
+
+/// What callers reach over gRPC. Clones are cheap and share everything.
+#[derive(Clone)]
+pub struct Grpc {
+    room: Arc<Room>,
+    limits: Limits,
+}
+
+struct Room {
+    vend: Arc<Vend>,
+    clock: Arc<dyn Clock>,
+    rules: Rules,
+    refusals: Refusals,
+    vends: [IntCounter; Outcome::ALL.len()],
+    reports: Reports,
+    watchers: IntGauge,
+}
+
+/// What asking for the token came to, as `bearerd_vends_total` counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Ok,
+    NoTokenYet,
+    Expired,
+    Draining,
+}
+
+impl Outcome {
+    const ALL: [Self; 4] = [Self::Ok, Self::NoTokenYet, Self::Expired, Self::Draining];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NoTokenYet => "no_token_yet",
+            Self::Expired => "expired",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl From<Unavailable> for Outcome {
+    fn from(why: Unavailable) -> Self {
+        match why {
+            Unavailable::NoTokenYet => Self::NoTokenYet,
+            Unavailable::Expired => Self::Expired,
+        }
+    }
+}
+
+impl Grpc {
+    /// What answers on all gRPC listeners of the process.
+    pub fn new(
+        settings: &Settings,
+        vend: Arc<Vend>,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+        refusals: &Refusals,
+    ) -> Self {
+        let vends = |outcome: Outcome| metrics.vends.with_label_values(&["grpc", outcome.word()]);
+        let room = Room {
+            vend,
+            clock,
+            rules: Rules::new(&settings.hosts),
+            refusals: refusals.clone(),
+            vends: Outcome::ALL.map(vends),
+            reports: Reports::new(metrics),
+            watchers: metrics.watchers.with_label_values(&["grpc"]),
+        };
+        Self {
+            room: Arc::new(room),
+            limits: Limits {
+                streams: settings.streams,
+                keepalive: settings.keepalive,
+            },
+        }
+    }
+
+    /// Answers on this listener until the drain has begun and every call has ended: watchers are told to connect again. Dropping it
+    /// cuts the connections that are left.
+    pub async fn serve(self, listener: Listener, drain: CancellationToken) {
+        let services = Services::new(&self.room, &drain);
+        serve_http2(listener, services, &self.limits, drain).await;
+    }
+}
+
+impl Room {
+    fn count(&self, outcome: Outcome) {
+        self.vends[outcome as usize].inc();
+    }
+}
+
+/// Everything that a listener answers.
+#[derive(Clone)]
+struct Services {
+    room: Arc<Room>,
+    tokens: TokenServiceServer<token::Tokens>,
+    health: HealthServer<Health>,
+    reflection: Arc<Reflection>,
+    drain: CancellationToken,
+}
+
+impl Services {
+    fn new(room: &Arc<Room>, drain: &CancellationToken) -> Self {
+        let tokens = token::Tokens {
+            room: Arc::clone(room),
+            drain: drain.clone(),
+        };
+        let health = Health {
+            room: Arc::clone(room),
+            drain: drain.clone(),
+        };
+        Self {
+            room: Arc::clone(room),
+            tokens: TokenServiceServer::new(tokens).max_decoding_message_size(LONGEST),
+            health: HealthServer::new(health).max_decoding_message_size(LONGEST),
+            reflection: Arc::default(),
+            drain: drain.clone(),
+        }
+    }
+}
+
+impl Calls for Services {
+    type Body = Body;
+
+    fn call(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let judged = guard::check_call(&request, connection.peer, &self.room.rules);
+        let mut services = self.clone();
+        async move {
+            if let Err(refusal) = judged {
+                services.room.refusals.count(refusal);
+                return Failure::Refused(refusal).status().into_http();
+            }
+            let service = request.uri().path().rsplit_once('/').map_or("", |it| it.0);
+            let answered = match service {
+                "/bearerd.v1.TokenService" => services.tokens.call(request).await,
+                "/grpc.health.v1.Health" => services.health.call(request).await,
+                "/grpc.reflection.v1.ServerReflection" => {
+                    let response = services.reflection.first(request).await;
+                    return reflection::until(&services.drain, response);
+                }
+                "/grpc.reflection.v1alpha.ServerReflection" => {
+                    let response = services.reflection.alpha(request).await;
+                    return reflection::until(&services.drain, response);
+                }
+                _ => return Failure::NotFound.status().into_http(),
+            };
+            match answered {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! `TokenService`: the token now, the wait for one, all that follow, and the report of a refused one.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use jiff::Timestamp;
+use prost::encoding::{DecodeContext, WireType};
+use prost::{DecodeError, Message};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::proto::token_service_server::TokenService;
+use super::proto::{
+    GetTokenRequest, GetTokenResponse, ReportOutcome, ReportRejectedRequest,
+    ReportRejectedResponse, WatchTokenRequest,
+};
+use super::watch::Watch;
+use super::{Outcome, Room};
+use crate::api::Watcher;
+use crate::api::failure::Failure;
+use crate::api::report::{self, is_refusal, judge};
+use crate::clock::Stamp;
+use crate::listener::seconds_until;
+use crate::token::Generation;
+use crate::vend::{Gone, Live, Unavailable};
+
+/// The longest wait for a token.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The longest message of the issuer that a report may repeat, in bytes.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// `bearerd.v1.Token` as it is sent: encoded once for all who ask. It is never received.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Token(Bytes);
+
+impl From<&Live> for Token {
+    fn from(live: &Live) -> Self {
+        Self(live.message(encoded))
+    }
+}
+
+/// The fields of `bearerd.v1.Token`.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+struct Fields {
+    #[prost(string, tag = "1")]
+    access_token: String,
+    #[prost(message, optional, tag = "2")]
+    expires_at: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "3")]
+    issued_at: Option<prost_types::Timestamp>,
+    #[prost(uint64, tag = "4")]
+    generation: u64,
+    #[prost(bool, tag = "5")]
+    suspect: bool,
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+fn encoded(live: &Live) -> Bytes {
+    let fields = Fields {
+        access_token: live.token.secret.expose().to_owned(),
+        expires_at: Some(timestamp(live.token.expires_at.wall)),
+        issued_at: Some(timestamp(live.token.issued_at.wall)),
+        generation: live.token.generation.0,
+        suspect: live.suspect,
+    };
+    fields.encode_to_vec().into()
+}
+
+/// Cut to milliseconds, as everywhere, so that no end is shown later than it is.
+fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let milliseconds = at.as_millisecond();
+    prost_types::Timestamp {
+        seconds: milliseconds.div_euclid(1000),
+        nanos: i32::try_from(milliseconds.rem_euclid(1000) * 1_000_000)
+            .expect("less than a second"),
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Message for Token {
+    fn encode_raw(&self, into: &mut impl BufMut) {
+        into.put_slice(&self.0);
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        from: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        prost::encoding::skip_field(wire_type, tag, from, context)
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The service on one listener.
+pub(super) struct Tokens {
+    pub(super) room: Arc<Room>,
+    pub(super) drain: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl TokenService for Tokens {
+    type WatchTokenStream = Watch;
+
+    async fn get_token(
+        &self,
+        request: Request<GetTokenRequest>,
+    ) -> Result<Response<GetTokenResponse>, Status> {
+        let room = &self.room;
+        let now = room.clock.now();
+        let found = room.vend.current(now);
+        let live = match (found, request.get_ref().wait) {
+            (Ok(live), _) => live,
+            (Err(why), None) => return Err(room.failed(why, now)),
+            (Err(_), Some(wait)) => self.awaited(length(wait)?).await?,
+        };
+        room.count(Outcome::Ok);
+        Ok(Response::new(GetTokenResponse {
+            token: Some(Token::from(&*live)),
+        }))
+    }
+
+    async fn watch_token(&self, _: Request<WatchTokenRequest>) -> Result<Response<Watch>, Status> {
+        let watch = Watch::new(Arc::clone(&self.room), self.drain.clone());
+        Ok(Response::new(watch))
+    }
+
+    async fn report_rejected(
+        &self,
+        request: Request<ReportRejectedRequest>,
+    ) -> Result<Response<ReportRejectedResponse>, Status> {
+        let report = request.into_inner();
+        let (outcome, until) = self
+            .room
+            .judged(&report)
+            .await
+            .map_err(|failure| failure.status())?;
+        self.room.reports.count(outcome);
+        let retry_after = until.map(|until| {
+            let seconds = seconds_until(until, self.room.clock.now());
+            prost_types::Duration {
+                seconds: seconds.try_into().unwrap_or(i64::MAX),
+                nanos: 0,
+            }
+        });
+        Ok(Response::new(ReportRejectedResponse {
+            outcome: spoken(outcome).into(),
+            retry_after,
+        }))
+    }
+}
+
+impl Tokens {
+    /// The first token that can be vended within so much time.
+    async fn awaited(&self, wait: Duration) -> Result<Arc<Live>, Status> {
+        let room = &self.room;
+        let mut changes = room.vend.watch();
+        let _watcher = Watcher::new(&room.watchers);
+        let mut end = pin!(tokio::time::sleep(wait));
+        loop {
+            let now = room.clock.now();
+            let why = match room.vend.current(now) {
+                Ok(live) => return Ok(live),
+                Err(why) => why,
+            };
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() {
+                    return Err(room.failed(why, now));
+                },
+                () = end.as_mut() => return Err(room.failed(why, room.clock.now())),
+                () = self.drain.cancelled() => return Err(room.draining()),
+            }
+        }
+    }
+}
+
+impl Room {
+    fn failed(&self, why: Unavailable, now: Stamp) -> Status {
+        self.count(why.into());
+        Failure::unavailable(why, &self.vend.status(), now).status()
+    }
+
+    pub(super) fn draining(&self) -> Status {
+        self.count(Outcome::Draining);
+        Failure::Draining.status()
+    }
+
+    async fn judged(
+        &self,
+        report: &ReportRejectedRequest,
+    ) -> Result<(report::Outcome, Option<Stamp>), Failure> {
+        let status = u16::try_from(report.status).ok();
+        let Some(status) = status.filter(|it| (100..=599).contains(it)) else {
+            return Err(Failure::BadReport(
+                "status is the issuer's HTTP status, 100 to 599".into(),
+            ));
+        };
+        if report.message.len() > LONGEST_MESSAGE {
+            return Err(Failure::BadReport("message may have 4096 bytes".into()));
+        }
+        if !is_refusal(status, Some(&report.message)) {
+            return Ok((report::Outcome::NotARefusal, None));
+        }
+        let judged = judge(&self.vend, Generation(report.generation)).await;
+        judged.map_err(|Gone| Failure::Draining)
+    }
+}
+
+fn spoken(outcome: report::Outcome) -> ReportOutcome {
+    match outcome {
+        report::Outcome::Refreshing => ReportOutcome::Refreshing,
+        report::Outcome::StaleGeneration => ReportOutcome::StaleGeneration,
+        report::Outcome::TooYoung => ReportOutcome::TooYoung,
+        report::Outcome::Paced => ReportOutcome::Paced,
+        report::Outcome::NotARefusal => ReportOutcome::NotARefusal,
+    }
+}
+
+/// A wait as it is meant: longer ones are cut to the longest there is.
+fn length(wait: prost_types::Duration) -> Result<Duration, Status> {
+    let wait = Duration::try_from(wait).map_err(|_| Failure::BadWait.status())?;
+    Ok(wait.min(LONGEST_WAIT))
+}

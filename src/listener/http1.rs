@@ -1,0 +1,95 @@
+//! HTTP/1.1: one request after the other.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::task::yield_now;
+use tokio_util::sync::CancellationToken;
+
+use super::Listener;
+use super::answer::{Answering, Body};
+use super::serve::{Closing, Connection, Protocol, Service, serve};
+use super::socket::Socket;
+
+/// The most bytes a request's head may have; more are answered with 431.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+/// Serves until the drain has begun and every request that had arrived by then is answered. Has no deadline of its own: dropping
+/// it cuts the connections that are left.
+pub async fn serve_http<S: Service>(listener: Listener, service: S, drain: CancellationToken) {
+    let builder = builder();
+    serve(listener, Http1 { builder, service }, drain).await;
+}
+
+struct Http1<S> {
+    builder: http1::Builder,
+    service: S,
+}
+
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.writev(false).max_buf_size(HEAD_LIMIT);
+    builder
+}
+
+impl<S: Service> Protocol for Http1<S> {
+    /// What hyper keeps for a connection is made inside, so that the task holds it once.
+    async fn talk(self: Arc<Self>, socket: Socket, connection: Connection, closing: Arc<Closing>) {
+        let bound = Bound {
+            service: self.service.clone(),
+            connection,
+            closing: Arc::clone(&closing),
+        };
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
+        let mut told = pin!(closing.token.cancelled());
+        let mut listens = false;
+        let ended = poll_fn(|cx| {
+            // How a connection ends is its caller's business: there is nobody left to tell.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            // A task's waker stays the same, so it is left with the token once and not at every request.
+            if closing.has_begun() || (!listens && told.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(false);
+            }
+            listens = true;
+            Poll::Pending
+        });
+        if ended.await {
+            return;
+        }
+        // One more turn, in which the driver looks at the socket: a request that came before the drain is answered.
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = yield_now() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+/// A service on one connection, as hyper calls it.
+struct Bound<S> {
+    service: S,
+    connection: Connection,
+    closing: Arc<Closing>,
+}
+
+impl<S: Service> hyper::service::Service<Request<Incoming>> for Bound<S> {
+    type Response = hyper::Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        let answer = self.service.answer(request, &self.connection);
+        Answering::new(answer, &self.closing, &self.connection.drain)
+    }
+}

@@ -1,0 +1,103 @@
+//! HTTP/2 without an upgrade before it: many calls at a time on one connection.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http2;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+
+use super::Listener;
+use super::serve::{Closing, Connection, Protocol, serve};
+use super::socket::Socket;
+
+/// The most bytes that the headers of a call may have together.
+const HEAD_LIMIT: u32 = 16 * 1024;
+
+/// How much of a call's body, and of all bodies on a connection, may be on its way: what is asked here is short.
+const STREAM_WINDOW: u32 = 16 * 1024;
+const CONNECTION_WINDOW: u32 = 64 * 1024;
+
+/// How much of its answers a call may have waiting to be sent.
+const SEND_BUFFER: usize = 16 * 1024;
+
+/// How long the answer to a ping may take.
+const PING_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What one connection may ask for.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The most calls that are open at a time.
+    pub streams: u32,
+    /// A caller that was silent for so long is pinged, and cut off if it does not answer within 20 seconds.
+    pub keepalive: Duration,
+}
+
+/// Answers calls. A clone serves each connection.
+pub trait Calls: Clone + Send + Sync + 'static {
+    /// What an answer's body is made of.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + 'static;
+
+    /// Answers one call. Dropping the answer cancels nothing for others.
+    fn call(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> impl Future<Output = Response<Self::Body>> + Send + use<Self>;
+}
+
+/// Serves until the drain has begun and every call that had arrived by then has ended: callers are told to go elsewhere, and whoever
+/// answers long calls ends them at [`Connection::drain`]. Has no deadline of its own: dropping it cuts the connections that are left.
+pub async fn serve_http2<S: Calls>(
+    listener: Listener,
+    service: S,
+    limits: &Limits,
+    drain: CancellationToken,
+) {
+    let builder = builder(limits);
+    serve(listener, Http2 { builder, service }, drain).await;
+}
+
+fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .keep_alive_interval(limits.keepalive)
+        .keep_alive_timeout(PING_PATIENCE)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEAD_LIMIT);
+    builder
+}
+
+struct Http2<S> {
+    builder: http2::Builder<TokioExecutor>,
+    service: S,
+}
+
+impl<S: Calls> Protocol for Http2<S> {
+    async fn talk(self: Arc<Self>, socket: Socket, connection: Connection, closing: Arc<Closing>) {
+        let service = self.service.clone();
+        let bound = hyper::service::service_fn(move |request| {
+            let answer = service.call(request, &connection);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
+        // How a connection ends is its caller's business: there is nobody left to tell.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = closing.token.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
