@@ -77,7 +77,9 @@ class EmptyRoot(unittest.TestCase):
         }
 
     def daemon(self, root):
-        return self.enterContext(peers.Daemon(root, self.environment()))
+        daemon = self.enterContext(peers.Daemon(root, self.environment()))
+        self.addCleanup(lambda: self.assertNotRegex("".join(daemon.said), "|".join(self.sandbox.keys().values())))
+        return daemon
 
     def test_it_serves(self):
         names = self.names(peers.NAME)
@@ -102,8 +104,21 @@ class EmptyRoot(unittest.TestCase):
         said = subprocess.run(**root.command("status"), env={**self.environment(), **admin}, capture_output=True, text=True)
         self.assertEqual(said.returncode, 0, said.stderr)
         self.assertEqual(daemon.stop(), 0)
+        self.assertNotIn(first, "".join(daemon.said))
         new = {name for name in root.files() - before if not name.startswith("var/lib/bearerd/")}
         self.assertEqual(new, set(), "a read-only root would have been in the way")
+
+    def test_the_lines_of_the_app_get_a_token(self):
+        daemon = self.daemon(self.root(self.names(peers.NAME), self.ours))
+        app = manifests.pod()["containers"][0]
+        [script] = app["args"]
+        inside = daemon.addresses["unix"].removeprefix("unix:")
+        self.assertIn(inside, script)
+        command = [*app["command"], script.replace(inside, daemon.socket)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+            self.assertRegex(running.stdout.readline(), r"^a token of [1-9]\d+ characters$")
+            running.terminate()
+            self.assertEqual(running.wait(timeout=peers.PATIENCE), 0)
 
     def test_a_restarted_container_finds_its_token(self):
         root = self.root(self.names(peers.NAME), self.ours)
