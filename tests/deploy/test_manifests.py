@@ -109,7 +109,7 @@ class Schemas(unittest.TestCase):
         ]
         documents = manifests.documents()
         for kind, at, right, wrong in slips:
-            for version in VERSIONS:
+            for version in (VERSIONS[0], VERSIONS[-1]):
                 with self.subTest(wrong=wrong, version=version), self.assertRaises(kubernetes_validate.ValidationError):
                     kubernetes_validate.validate(misspell(documents[kind], at, right, wrong), version, strict=True)
         for at, right, wrong in [(["spec"], "selector", "select"), (["spec", "podMetricsEndpoints", 0], "path", "paths")]:
