@@ -24,6 +24,7 @@ class Containerfile(unittest.TestCase):
         last = lines[lines.index(("FROM", "scratch")):]
         self.assertIn(("COPY", "--from=build /image/ /"), last)
         self.assertIn(("USER", f"{image.USER}:{image.USER}"), last)
+        self.assertIn(("ENV", f"PATH={os.path.dirname(image.BINARY)}"), last)
         self.assertIn(("ENTRYPOINT", json.dumps([image.BINARY])), last)
         self.assertIn(("CMD", '["serve"]'), last)
 
