@@ -23,6 +23,7 @@ class Containerfile(unittest.TestCase):
         self.assertEqual(stages[1:], ["scratch"])
         last = lines[lines.index(("FROM", "scratch")):]
         self.assertIn(("COPY", "--from=build /image/ /"), last)
+        self.assertIn(("COPY", f"--from=build --chown={image.USER}:{image.USER} /folders/ /var/lib/"), last)
         self.assertIn(("USER", f"{image.USER}:{image.USER}"), last)
         self.assertIn(("ENV", f"PATH={os.path.dirname(image.BINARY)}"), last)
         self.assertIn(("ENTRYPOINT", json.dumps([image.BINARY])), last)
