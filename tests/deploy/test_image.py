@@ -75,6 +75,7 @@ class EmptyRoot(unittest.TestCase):
         return {
             "BEARERD_UPSTREAM__BASE_URL": f"https://{peers.NAME}:{self.sandbox.port}",
             "BEARERD_HTTP__LISTEN": "unix:/run/bearerd/http.sock,127.0.0.1:0",
+            "BEARERD_GRPC__LISTEN": "unix:/run/bearerd/grpc.sock,127.0.0.1:0",
             "BEARERD_ADMIN__LISTEN": "127.0.0.1:0",
         }
 
