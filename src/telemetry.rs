@@ -8,6 +8,7 @@ mod queue;
 use std::fmt;
 use std::io::stderr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
@@ -136,12 +137,20 @@ fn level(text: &str) -> Option<LevelFilter> {
 
 /// Changes what is logged while the process runs. Clones change the same log.
 #[derive(Clone)]
-pub struct FilterHandle(reload::Handle<Targets, Registry>);
+pub struct FilterHandle {
+    log: reload::Handle<Targets, Registry>,
+    settings: Arc<Filter>,
+}
 
 impl FilterHandle {
     /// Puts another filter in force. Does nothing once the log is gone.
     pub fn set(&self, filter: &Filter) {
-        let _ = self.0.reload(filter.targets());
+        let _gone = self.log.reload(filter.targets());
+    }
+
+    /// The filter that the log began with.
+    pub fn of_settings(&self) -> &Filter {
+        &self.settings
     }
 }
 
@@ -162,7 +171,7 @@ pub enum InitError {
 /// # Errors
 /// If a log was started before, or no thread can be.
 pub fn init(settings: &Settings, colour: bool) -> Result<(FilterHandle, LastLines), InitError> {
-    let (queue, last) = Queue::start(stderr())?;
+    let (queue, last) = Queue::start(stderr(), settings.format)?;
     let (subscriber, handle) = subscriber(settings, colour, queue);
     subscriber.try_init()?;
     Ok((handle, last))
@@ -181,10 +190,21 @@ where
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.format {
         Format::Text => lines.compact().with_ansi(colour).boxed(),
-        Format::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
+        // A span of what bearerd is built on would be an object within the object.
+        Format::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_ansi(false)
+            .boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
-    (subscriber, FilterHandle(handle))
+    let handle = FilterHandle {
+        log: handle,
+        settings: Arc::new(settings.filter.clone()),
+    };
+    (subscriber, handle)
 }
 
 #[cfg(test)]
@@ -275,9 +295,12 @@ mod tests {
             ..Settings::default()
         };
         let text = logged(&settings, true, |_| {
+            let _within = tracing::warn_span!(target: "h2", "connection", peer = 7).entered();
             tracing::info!(target: "bearerd::test", answer = 42, "heard");
         });
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let flat = |(_, value): (_, &serde_json::Value)| !value.is_object() && !value.is_array();
+        assert!(line.as_object().unwrap().iter().all(flat), "{text}");
         assert_eq!(
             (&line["message"], &line["answer"]),
             (&"heard".into(), &42.into())

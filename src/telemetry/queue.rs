@@ -9,7 +9,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
+
+use super::Format;
 
 /// So many lines may wait to be written.
 const LINES: usize = 1024;
@@ -35,20 +38,28 @@ pub struct LastLines(Queue);
 
 impl Queue {
     /// Starts the thread that writes. Keep what comes with the queue until the process ends.
-    pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Self, LastLines)> {
+    pub(super) fn start(
+        out: impl Write + Send + 'static,
+        format: Format,
+    ) -> io::Result<(Self, LastLines)> {
         let (messages, receiver) = sync_channel(LINES);
         let queue = Self {
             messages,
             dropped: Arc::default(),
         };
         let dropped = Arc::clone(&queue.dropped);
-        let writing = move || write_all(&receiver, out, &dropped);
+        let writing = move || write_all(&receiver, out, format, &dropped);
         thread::Builder::new().name("log".into()).spawn(writing)?;
         Ok((queue.clone(), LastLines(queue)))
     }
 }
 
-fn write_all(messages: &Receiver<Message>, mut out: impl Write, dropped: &AtomicU64) {
+fn write_all(
+    messages: &Receiver<Message>,
+    mut out: impl Write,
+    format: Format,
+    dropped: &AtomicU64,
+) {
     for message in messages {
         // A log that cannot be written has nobody left to be told.
         let _written = match message {
@@ -61,11 +72,24 @@ fn write_all(messages: &Receiver<Message>, mut out: impl Write, dropped: &Atomic
         };
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let _written = writeln!(
-                out,
-                "{lost} lines of the log were dropped: nobody read them in time"
-            );
+            let _written = writeln!(out, "{}", missed(lost, format));
         }
+    }
+}
+
+/// The line in the place of those that were dropped. It looks like the others: a machine reads every line.
+fn missed(lost: u64, format: Format) -> String {
+    const MESSAGE: &str = "lines of the log were dropped: nobody read them in time";
+    match format {
+        Format::Text => format!("{lost} {MESSAGE}"),
+        Format::Json => json!({
+            "timestamp": format!("{:.6}", jiff::Timestamp::now()),
+            "level": "WARN",
+            "target": module_path!(),
+            "message": MESSAGE,
+            "lines": lost,
+        })
+        .to_string(),
     }
 }
 
@@ -153,7 +177,7 @@ mod tests {
     #[test]
     fn every_line_is_written_before_the_end() {
         let page = Page::default();
-        let (queue, last) = Queue::start(page.clone()).unwrap();
+        let (queue, last) = Queue::start(page.clone(), Format::Text).unwrap();
         for number in 0..100 {
             writeln!(queue.make_writer(), "line {number}").unwrap();
         }
@@ -163,11 +187,12 @@ mod tests {
         assert!(text.ends_with("line 99\n"));
     }
 
-    #[test]
-    fn a_reader_that_is_stuck_makes_nobody_wait_and_is_told_what_it_missed() {
+    /// What a reader finds that was stuck while five thousand lines were written.
+    fn missed_by_a_stuck_reader(format: Format) -> String {
         let page = Page::default();
         let (release, released) = channel();
-        let (queue, last) = Queue::start(Stuck(released, page.clone())).unwrap();
+        let stuck = Stuck(released, page.clone());
+        let (queue, last) = Queue::start(stuck, format).unwrap();
         // This would never end if a line waited for its reader.
         for number in 0..5_000 {
             writeln!(queue.make_writer(), "line {number}").unwrap();
@@ -181,8 +206,29 @@ mod tests {
         });
         let text = deadline
             .take(10_000_000)
-            .find(|text| text.contains("were dropped"))
+            .find(|text| text.contains("nobody read them in time") && text.ends_with('\n'))
             .unwrap();
         assert!(text.starts_with("line 0\n"));
+        let told = text.lines().find(|line| line.contains("were dropped"));
+        told.unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_makes_nobody_wait_and_is_told_what_it_missed() {
+        let told = missed_by_a_stuck_reader(Format::Text);
+        assert!(
+            told.ends_with(" lines of the log were dropped: nobody read them in time"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn what_was_missed_is_told_in_the_form_of_the_other_lines() {
+        let told = missed_by_a_stuck_reader(Format::Json);
+        let line: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["target"], "bearerd::telemetry::queue");
+        assert!(line["lines"].as_u64().unwrap() > 3_000, "{told}");
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'), "{told}");
     }
 }
