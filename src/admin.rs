@@ -5,9 +5,11 @@
 
 mod failure;
 mod health;
+mod log;
 mod metrics;
 mod page;
 mod refresh;
+mod settings;
 mod status;
 
 use std::sync::Arc;
@@ -21,12 +23,15 @@ use prometheus::{IntGauge, Registry};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Refusals;
-use crate::caller::guard::Rules;
+use crate::caller::guard::{self, Rules};
 use crate::clock::{Clock, Stamp};
-use crate::listener::{Answer, Body, Connection, Listener, Service, serve_http};
+use crate::listener::{Answer, Body, Connection, Listener, Peer, Service, serve};
+use crate::telemetry::FilterHandle;
 use crate::vend::Vend;
 use failure::Failure;
+use log::Log;
 use page::Page;
+use settings::Shown;
 
 /// What may be set.
 #[derive(Clone, Debug)]
@@ -48,7 +53,11 @@ impl Default for Settings {
 
 /// What operators reach. Clones are cheap and share everything.
 #[derive(Clone)]
-pub struct Admin(Arc<Room>);
+pub struct Admin {
+    room: Arc<Room>,
+    log: Option<Arc<Log>>,
+    shown: Option<Arc<Shown>>,
+}
 
 struct Room {
     vend: Arc<Vend>,
@@ -82,7 +91,7 @@ impl Admin {
                 "1 if a live token can be vended now, else 0.",
             ),
         );
-        Self(Arc::new(Room {
+        let room = Room {
             vend,
             clock,
             registry,
@@ -93,7 +102,34 @@ impl Admin {
             since,
             page: Page::new(),
             token_usable,
-        }))
+        };
+        Self {
+            room: Arc::new(room),
+            log: None,
+            shown: None,
+        }
+    }
+
+    /// Lets operators see and change what this log shows; without it there is no `/log`.
+    #[must_use]
+    pub fn with_log(mut self, log: FilterHandle) -> Self {
+        self.log = Some(Arc::new(Log::new(log)));
+        self
+    }
+
+    /// Lets operators see these settings in force, which hold no secret; without them there is no `/settings`.
+    #[must_use]
+    pub fn with_settings(mut self, settings: serde_json::Value) -> Self {
+        self.shown = Some(Arc::new(Shown::new(settings)));
+        self
+    }
+
+    /// Ends changes of the log that were for a while, until the drain.
+    pub async fn keep_log(self, drain: CancellationToken) {
+        match &self.log {
+            Some(log) => log.keep(self.room.clock.as_ref(), drain).await,
+            None => drain.cancelled().await,
+        }
     }
 
     /// Answers on this listener until the drain has begun and every request that had arrived is answered. Dropping it cuts the
@@ -109,33 +145,85 @@ impl Service for Admin {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let room = &self.0;
-        let path = request.uri().path();
-        if path == "/refresh" {
-            return match *request.method() {
-                Method::POST => room.refresh(&request, connection.peer),
-                _ => Failure::WrongMethod { allow: "POST" }.response().into(),
-            };
-        }
-        let read: fn(&Room, &str) -> Response<Body> = match path {
-            "/livez" => |room, _| room.livez(),
-            "/readyz" => Room::readyz,
-            "/startupz" => |room, _| room.startupz(),
-            "/metrics" => |room, _| room.metrics(),
-            "/status" => |room, _| room.status(),
-            "/" => |room, _| room.page.response(),
-            _ => return Failure::NotFound.response().into(),
-        };
-        match *request.method() {
-            Method::GET | Method::HEAD => read(room, request.uri().query().unwrap_or("")).into(),
-            _ => Failure::WrongMethod { allow: "GET, HEAD" }
-                .response()
-                .into(),
+        match request.uri().path() {
+            "/refresh" => self.refresh(&request, connection.peer),
+            "/log" if let Some(log) = &self.log => self.log(log, request, connection.peer),
+            _ => self.read(&request),
         }
     }
 }
 
+impl Admin {
+    /// What changes nothing, and so is for everybody who reaches this.
+    fn read<B>(&self, request: &Request<B>) -> Answer {
+        let read: fn(&Self, &str) -> Response<Body> = match request.uri().path() {
+            "/livez" => |it, _| it.room.livez(),
+            "/readyz" => |it, query| it.room.readyz(query),
+            "/startupz" => |it, _| it.room.startupz(),
+            "/metrics" => |it, _| it.room.metrics(),
+            "/status" => |it, _| it.room.status(),
+            "/settings" if self.shown.is_some() => |it, _| it.settings(),
+            "/" => |it, _| it.room.page.response(),
+            _ => return Failure::NotFound.response().into(),
+        };
+        match *request.method() {
+            Method::GET | Method::HEAD => read(self, request.uri().query().unwrap_or("")).into(),
+            _ => wrong_method("GET, HEAD"),
+        }
+    }
+
+    fn refresh<B>(&self, request: &Request<B>, peer: Peer) -> Answer {
+        if *request.method() != Method::POST {
+            return wrong_method("POST");
+        }
+        if let Err(failure) = self.room.may_change(request, peer) {
+            return failure.response().into();
+        }
+        let room = Arc::clone(&self.room);
+        Answer::later(async move { room.refresh().await })
+    }
+
+    fn log<B>(&self, log: &Arc<Log>, request: Request<B>, peer: Peer) -> Answer
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match *request.method() {
+            Method::GET | Method::HEAD => return log.shown(self.room.clock.now()).into(),
+            Method::PUT => {}
+            _ => return wrong_method("GET, HEAD, PUT"),
+        }
+        if let Err(failure) = self.room.may_change(&request, peer) {
+            return failure.response().into();
+        }
+        let (log, room) = (Arc::clone(log), Arc::clone(&self.room));
+        Answer::later(async move {
+            let clock = room.clock.as_ref();
+            let (head, body) = request.into_parts();
+            match log.put(head.uri.query(), body, clock).await {
+                Ok(()) => log.shown(clock.now()),
+                Err(failure) => failure.response(),
+            }
+        })
+    }
+}
+
+fn wrong_method(allow: &'static str) -> Answer {
+    Failure::WrongMethod { allow }.response().into()
+}
+
 impl Room {
+    /// What changes something is for this machine's processes, by the rules of the door.
+    fn may_change<B>(&self, request: &Request<B>, peer: Peer) -> Result<(), Failure> {
+        if let Peer::Other(_) = peer {
+            return Err(Failure::NotLocal);
+        }
+        guard::check(request, peer, &self.rules).map_err(|refusal| {
+            self.refusals.count(refusal);
+            Failure::Refused(refusal)
+        })
+    }
+
     /// True if a live token can be vended now.
     fn usable(&self) -> bool {
         self.vend.current(self.clock.now()).is_ok()

@@ -24,6 +24,7 @@ use crate::metrics;
 use crate::record::file::{FileRegister, OpenError};
 use crate::record::memory::MemoryRegister;
 use crate::record::{Loaded, Register, RegisterError};
+use crate::telemetry::FilterHandle;
 use crate::vend::{Status, Vend};
 
 /// Files that callers' connections leave free: for the record, the issuer, the listeners and the log.
@@ -170,6 +171,13 @@ impl App {
         })
     }
 
+    /// Lets operators see these settings, which hold no secret, and change what this log shows.
+    #[must_use]
+    pub fn for_operators(mut self, settings: serde_json::Value, log: FilterHandle) -> Self {
+        self.admin = self.admin.with_settings(settings).with_log(log);
+        self
+    }
+
     /// Where tokens are vended over HTTP, with the ports that the system chose.
     pub fn http_addresses(&self) -> Vec<Address> {
         addresses(&self.http)
@@ -214,6 +222,7 @@ impl App {
         }
         // It begins no attempt once callers are drained, and ends once none is under way.
         keeper.spawn("keeper", self.driver.run(callers.drain(), keeper.drain()));
+        operators.spawn("log filter", self.admin.clone().keep_log(operators.drain()));
         for listener in self.operators {
             let listener = listener.at_most(OPERATORS);
             info!(address = %listener.local_address(), "answering operators");

@@ -1,5 +1,7 @@
 //! Everything that an operator's request can fail with, and how each failure is told.
 
+use std::borrow::Cow;
+
 use hyper::{Response, StatusCode};
 
 use crate::caller::guard::Refusal;
@@ -22,6 +24,12 @@ pub(super) enum Failure {
     },
     /// The keeper has ended.
     Draining,
+    /// The filter is longer than any that is meant.
+    TooLong,
+    /// The filter did not arrive in time.
+    TooSlow,
+    /// There is no such filter; the detail does not repeat it.
+    BadFilter(Cow<'static, str>),
 }
 
 impl Failure {
@@ -38,6 +46,9 @@ impl Failure {
             },
             Self::NotNow { .. } => (StatusCode::TOO_MANY_REQUESTS, "not_now", "No refresh now"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "This bearerd is shutting down"),
+            Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "too_long", "The filter is too long"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too_slow", "The filter did not arrive in time"),
+            Self::BadFilter(_) => (StatusCode::BAD_REQUEST, "bad_filter", "The filter is not understood"),
         }
     }
 
@@ -45,7 +56,7 @@ impl Failure {
         let (status, word, title) = self.row();
         let detail = match self {
             Self::NotFound => {
-                "the paths are /, /livez, /readyz, /startupz, /metrics, /status and /refresh, exactly as written".into()
+                "the paths are /, /livez, /readyz, /startupz, /metrics, /status, /settings, /log and /refresh, exactly as written".into()
             }
             Self::WrongMethod { allow } => format!("use {allow}").into(),
             Self::NotLocal => "ask from the machine, or the pod, that bearerd runs on".into(),
@@ -60,6 +71,9 @@ impl Failure {
                 None => format!("waiting for {waiting_for}").into(),
             },
             Self::Draining => "its successor answers, if there is one".into(),
+            Self::TooLong => "a filter may have 4096 bytes".into(),
+            Self::TooSlow => "send the whole filter within 5 seconds".into(),
+            Self::BadFilter(detail) => detail.clone(),
         };
         let retry_after = match self {
             Self::NotNow { retry_after, .. } => *retry_after,
@@ -104,6 +118,9 @@ mod tests {
                 retry_after: Some(90),
             },
             Failure::Draining,
+            Failure::TooLong,
+            Failure::TooSlow,
+            Failure::BadFilter("what to send".into()),
         ];
         all.extend(Refusal::ALL.map(Failure::Refused));
         let mut written = String::new();

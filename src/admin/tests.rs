@@ -1,10 +1,12 @@
 use super::*;
 
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::listener::testing::{Client, HandClock, Reply, at, metric, request};
 use crate::listener::{Address, Peer};
+use crate::telemetry::{self, subscriber};
 use crate::token::{Generation, Secret, Token};
 use crate::vend::status::{NextStatus, ParkedStatus, RegisterStatus, TokenStatus, Trouble};
 use crate::vend::{Command, Live, RefreshOutcome, Status};
@@ -22,6 +24,19 @@ struct House {
 
 impl House {
     async fn open() -> Self {
+        let settings = json!({
+            "file": "/etc/bearerd/bearerd.toml",
+            "key_set": "0123abcd",
+            "settings": {
+                "log.level": {"value": "info", "from": "default"},
+                "upstream.keys.0.api_key_file": {"value": "/etc/bearerd/keys/api_key", "from": "file"},
+            },
+        });
+        let (_log, handle) = subscriber(&telemetry::Settings::default(), false, std::io::sink);
+        Self::open_with(|admin| admin.with_log(handle).with_settings(settings)).await
+    }
+
+    async fn open_with(furnish: impl FnOnce(Admin) -> Admin) -> Self {
         let registry = crate::metrics::registry();
         let (vend, commands) = Vend::new(Status::default());
         let clock = Arc::new(HandClock::new());
@@ -34,6 +49,7 @@ impl House {
             &Refusals::register(&registry),
             draining.clone(),
         );
+        let admin = furnish(admin);
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap())
             .await
             .unwrap();
@@ -57,6 +73,14 @@ impl House {
         let mut client = Client::connect(&self.address).await;
         let text = format!("GET {path} HTTP/1.1\r\nHost: 10.1.2.3:7292\r\n\r\n");
         client.send(&text).await;
+        client.reply().await
+    }
+
+    async fn put_log(&self, query: &str, body: &str) -> Reply {
+        let mut client = Client::connect(&self.address).await;
+        let more = format!("Content-Length: {}\r\n", body.len());
+        let head = request(&format!("PUT /log{query}"), &more);
+        client.send(&format!("{head}{body}")).await;
         client.reply().await
     }
 
@@ -211,6 +235,8 @@ async fn nothing_here_shows_a_token() {
         "/startupz",
         "/metrics",
         "/status",
+        "/settings",
+        "/log",
         "/nowhere",
     ] {
         let reply = house.get(path).await;
@@ -283,7 +309,12 @@ async fn what_is_not_there_is_a_problem() {
         );
     }
     let mut client = Client::connect(&house.address).await;
-    for (line, allow) in [("POST /status", "GET, HEAD"), ("GET /refresh", "POST")] {
+    for (line, allow) in [
+        ("POST /status", "GET, HEAD"),
+        ("PUT /settings", "GET, HEAD"),
+        ("GET /refresh", "POST"),
+        ("POST /log", "GET, HEAD, PUT"),
+    ] {
         let reply = client.ask(line, "").await;
         assert_eq!(
             (reply.status, reply.problem().as_str()),
@@ -331,46 +362,116 @@ async fn a_wish_that_must_wait_is_told_for_what() {
 }
 
 #[tokio::test]
-async fn a_wish_obeys_the_rules_of_the_door() {
-    let house = House::open().await;
-    for (headers, word) in [
-        ("Host: localhost\r\n", "unmarked"),
-        (
-            "Host: 10.1.2.3\r\nX-Bearerd-Request: true\r\n",
-            "foreign_host",
-        ),
-        (
-            "Host: localhost\r\nX-Bearerd-Request: true\r\nOrigin: null\r\n",
-            "browser",
-        ),
-    ] {
-        let mut client = Client::connect(&house.address).await;
-        client
-            .send(&format!("POST /refresh HTTP/1.1\r\n{headers}\r\n"))
-            .await;
-        let reply = client.reply().await;
-        assert_eq!((reply.status, reply.problem().as_str()), (403, word));
-        let line = format!("bearerd_callers_refused_total{{reason=\"{word}\"}}");
-        assert_eq!(metric(&house.registry, &line) as u32, 1);
+async fn what_changes_something_obeys_the_rules_of_the_door() {
+    for line in ["POST /refresh", "PUT /log"] {
+        let house = House::open().await;
+        for (headers, word) in [
+            ("Host: localhost\r\n", "unmarked"),
+            (
+                "Host: 10.1.2.3\r\nX-Bearerd-Request: true\r\n",
+                "foreign_host",
+            ),
+            (
+                "Host: localhost\r\nX-Bearerd-Request: true\r\nOrigin: null\r\n",
+                "browser",
+            ),
+        ] {
+            let mut client = Client::connect(&house.address).await;
+            client
+                .send(&format!(
+                    "{line} HTTP/1.1\r\n{headers}Content-Length: 5\r\n\r\ntrace"
+                ))
+                .await;
+            let reply = client.reply().await;
+            assert_eq!((reply.status, reply.problem().as_str()), (403, word));
+            let counted = format!("bearerd_callers_refused_total{{reason=\"{word}\"}}");
+            assert_eq!(metric(&house.registry, &counted) as u32, 1);
+        }
+        assert_eq!(house.get("/log").await.json()["level"], "info");
     }
 }
 
 #[tokio::test]
-async fn a_wish_from_another_machine_is_refused() {
+async fn what_changes_something_is_not_for_other_machines() {
     let house = House::open().await;
     let connection = Connection {
         peer: Peer::Other("10.1.2.3".parse().unwrap()),
         drain: CancellationToken::new(),
     };
-    let wish = Request::post("/refresh")
-        .header("host", "localhost")
-        .header("x-bearerd-request", "true")
-        .body(Full::<Bytes>::default())
-        .unwrap();
-    let Answer::Now(response) = house.admin.answer(wish, &connection) else {
-        unreachable!("nobody is asked");
-    };
-    assert_eq!(response.status(), 403);
+    for (method, path) in [(Method::POST, "/refresh"), (Method::PUT, "/log")] {
+        let wish = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("x-bearerd-request", "true")
+            .body(Full::<Bytes>::from("trace"))
+            .unwrap();
+        let Answer::Now(response) = house.admin.answer(wish, &connection) else {
+            unreachable!("nobody is asked");
+        };
+        assert_eq!(response.status(), 403, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_logs_filter_is_shown_and_changed() {
+    let house = House::open().await;
+    let shown = house.get("/log").await;
+    assert_eq!(shown.header("content-type"), Some("application/json"));
+    assert_eq!(
+        shown.json(),
+        json!({"level": "info", "settings": "info", "until": null})
+    );
+    let changed = house.put_log("?for=10m", "debug,hyper=trace\n").await;
+    assert_eq!(changed.status, 200);
+    assert_eq!(
+        changed.json(),
+        json!({"level": "debug,hyper=trace", "settings": "info", "until": "2027-01-15T08:10:00Z"})
+    );
+    assert_eq!(house.get("/log").await.body, changed.body);
+    for (query, body, status, word) in [
+        ("", "hush", 400, "bad_filter"),
+        ("?for=hush", "debug", 400, "bad_filter"),
+        ("", "x".repeat(4097).as_str(), 413, "too_long"),
+    ] {
+        let reply = house.put_log(query, body).await;
+        assert_eq!((reply.status, reply.problem().as_str()), (status, word));
+        assert!(!reply.body.contains("hush"), "{}", reply.body);
+    }
+    assert_eq!(house.get("/log").await.body, changed.body);
+}
+
+#[tokio::test]
+async fn the_settings_in_force_are_shown_with_the_filter_in_force() {
+    let house = House::open().await;
+    let shown = house.get("/settings").await;
+    assert_eq!(shown.header("content-type"), Some("application/json"));
+    let shown = shown.json();
+    assert_eq!(shown["file"], "/etc/bearerd/bearerd.toml");
+    assert_eq!(
+        shown.get("key_set"),
+        None,
+        "it would be wrong once the keys change"
+    );
+    assert_eq!(
+        shown["settings"]["upstream.keys.0.api_key_file"]["value"],
+        "/etc/bearerd/keys/api_key"
+    );
+    let level = async || house.get("/settings").await.json()["settings"]["log.level"].clone();
+    assert_eq!(level().await, json!({"value": "info", "from": "default"}));
+    house.put_log("", "debug").await;
+    assert_eq!(level().await, json!({"value": "debug", "from": "PUT /log"}));
+    house.put_log("", "info").await;
+    assert_eq!(level().await, json!({"value": "info", "from": "default"}));
+}
+
+#[tokio::test]
+async fn what_was_not_handed_over_is_not_there() {
+    let house = House::open_with(|admin| admin).await;
+    for path in ["/log", "/settings"] {
+        assert_eq!(house.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(house.put_log("", "debug").await.status, 404);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::serve::{bind, in_runtime, live, until_signalled};
 use super::{Console, Demo, Exit, with_causes};
 use crate::app::App;
-use crate::config::{self, Config, Flag, Sources};
+use crate::config::{self, Flag, Reading, Sources};
 use crate::listener::Address;
 use crate::sandbox::{ApiKey, Bound, Sandbox, Settings};
 use crate::telemetry;
@@ -51,18 +51,18 @@ async fn show(demo: &Demo, stop: &CancellationToken, console: &mut Console<'_>) 
             ));
         }
     };
-    let config = match daemon_settings(flags, &sandbox.sandbox, &key, folder.path()) {
-        Ok(config) => config,
+    let reading = match daemon_settings(flags, &sandbox.sandbox, &key, folder.path()) {
+        Ok(reading) => reading,
         Err(DemoError::Settings(problems)) => return tell(&problems, console),
         Err(DemoError::Keys(error)) => {
             return console.fail(&format!("the demo's key cannot be written: {error}"));
         }
     };
-    let _last_lines = match telemetry::init(&config.log, console.err_colour) {
-        Ok((_, last_lines)) => last_lines,
+    let (log, _last_lines) = match telemetry::init(&reading.config.log, console.err_colour) {
+        Ok(log) => log,
         Err(error) => return console.fail(&with_causes(&error)),
     };
-    match bind(config, console).await {
+    match bind(reading, log, console).await {
         Ok(app) => {
             console.tell(&welcome(demo, &app, &sandbox.sandbox, folder.path()));
             run_both(app, sandbox, stop).await
@@ -198,7 +198,7 @@ fn daemon_settings(
     sandbox: &Sandbox,
     key: &ApiKey,
     folder: &Path,
-) -> Result<Config, DemoError> {
+) -> Result<Reading, DemoError> {
     let key_id = write_secret(&folder.join("key_id"), &key.key_id).map_err(DemoError::Keys)?;
     let api_key = write_secret(&folder.join("api_key"), &key.api_key).map_err(DemoError::Keys)?;
     let text = |path: &Path| path.display().to_string();
@@ -215,9 +215,7 @@ fn daemon_settings(
         .into_iter()
         .map(|(path, value)| Flag::new("demo", path, value));
     let sources = Sources::flags_only(own.chain(flags).collect());
-    config::read(&sources)
-        .map(|reading| reading.config)
-        .map_err(DemoError::Settings)
+    config::read(&sources).map_err(DemoError::Settings)
 }
 
 fn write_secret(path: &Path, secret: &str) -> io::Result<PathBuf> {

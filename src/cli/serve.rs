@@ -7,9 +7,9 @@ use tracing::{info, warn};
 
 use super::{Console, Exit, with_causes};
 use crate::app::App;
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Reading, Sources};
 use crate::lifecycle::{self, Signals};
-use crate::telemetry;
+use crate::telemetry::{self, FilterHandle};
 
 /// What a write to the disk that is under way may still take once everything else has ended.
 const LAST_WRITE: Duration = Duration::from_secs(1);
@@ -20,24 +20,29 @@ pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
             "the process's memory cannot be kept from core files: {error}"
         ));
     }
-    let config = match config::read(sources) {
-        Ok(reading) => reading.config,
+    let reading = match config::read(sources) {
+        Ok(reading) => reading,
         Err(problems) => return console.tell_problems(&problems, sources),
     };
-    let _last_lines = match telemetry::init(&config.log, console.err_colour) {
-        Ok((_, last_lines)) => last_lines,
+    let (log, _last_lines) = match telemetry::init(&reading.config.log, console.err_colour) {
+        Ok(log) => log,
         Err(error) => return console.fail(&with_causes(&error)),
     };
-    for warning in &config.warnings {
+    for warning in &reading.config.warnings {
         warn!("{warning}");
     }
     let stop = CancellationToken::new();
-    in_runtime(until_signalled(&stop, serve(config, &stop, console)))
+    in_runtime(until_signalled(&stop, serve(reading, log, &stop, console)))
 }
 
-async fn serve(config: Config, stop: &CancellationToken, console: &mut Console<'_>) -> Exit {
-    let account = config.account.clone();
-    match bind(config, console).await {
+async fn serve(
+    reading: Reading,
+    log: FilterHandle,
+    stop: &CancellationToken,
+    console: &mut Console<'_>,
+) -> Exit {
+    let account = reading.config.account.clone();
+    match bind(reading, log, console).await {
         Ok(app) => {
             info!(version = env!("CARGO_PKG_VERSION"), account, "starting");
             live(app, stop).await
@@ -47,15 +52,22 @@ async fn serve(config: Config, stop: &CancellationToken, console: &mut Console<'
 }
 
 /// Makes the daemon, or says in one line why there is none.
-pub(super) async fn bind(config: Config, console: &mut Console<'_>) -> Result<App, Exit> {
-    App::bind(config).await.map_err(|error| {
-        console.tell(&with_causes(&error));
-        if error.is_about_settings() {
-            Exit::BadSettings
-        } else {
-            Exit::Failed
-        }
-    })
+pub(super) async fn bind(
+    reading: Reading,
+    log: FilterHandle,
+    console: &mut Console<'_>,
+) -> Result<App, Exit> {
+    let settings = reading.effective.to_json();
+    let app = App::bind(reading.config).await;
+    app.map(|app| app.for_operators(settings, log))
+        .map_err(|error| {
+            console.tell(&with_causes(&error));
+            if error.is_about_settings() {
+                Exit::BadSettings
+            } else {
+                Exit::Failed
+            }
+        })
 }
 
 /// Serves until `stop`, or until something ends that should not. Told to stop before it began, it begins nothing.
