@@ -15,6 +15,7 @@ mod fuzzed;
 mod harness;
 mod house;
 mod lifecycle;
+mod operators;
 mod outage;
 mod readme;
 mod rotation;

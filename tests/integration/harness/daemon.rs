@@ -350,15 +350,21 @@ fn addresses(said: &mpsc::Receiver<String>) -> Option<[String; 5]> {
     let mut found: [Option<String>; 5] = Default::default();
     while found.iter().any(Option::is_none) {
         let line = said.recv_timeout(PATIENCE).ok()?;
-        let Some((_, address)) = line.split_once("address=") else {
-            continue;
+        let json: Value = serde_json::from_str(&line).unwrap_or_default();
+        let address = match line.split_once("address=") {
+            Some((_, address)) => address.trim().trim_matches('"').to_owned(),
+            None => match json["address"].as_str() {
+                Some(address) => address.to_owned(),
+                None => continue,
+            },
         };
-        let address = address.trim().trim_matches('"').to_owned();
-        let unix = usize::from(address.starts_with("unix:"));
-        let place = match line {
-            _ if line.contains("vending over HTTP") => unix,
-            _ if line.contains("vending over gRPC") => 2 + unix,
-            _ if line.contains("answering operators") => 4,
+        let place = match (
+            line.contains("vending over HTTP"),
+            address.strip_prefix("unix:"),
+        ) {
+            (true, Some(_)) => 1,
+            (true, None) => 0,
+            (false, _) if line.contains("answering operators") => 2,
             _ => continue,
         };
         found[place] = Some(address.strip_prefix("unix:").unwrap_or(&address).to_owned());
