@@ -75,10 +75,11 @@ impl Driver {
     /// Prepares the task; [`Driver::run`] begins it.
     pub fn new(parts: Parts, registry: &Registry) -> Self {
         let keeper = Keeper::new(parts.settings.clone(), fastrand::u64(..));
+        let metrics = Metrics::new(registry, parts.register.name());
         Self {
             parts,
             keeper,
-            metrics: Metrics::new(registry),
+            metrics,
             under_way: JoinSet::new(),
             reading: JoinSet::new(),
             told: Told::default(),
@@ -197,20 +198,10 @@ impl Driver {
     /// What a finished task came to. A panic goes on here, and brings the process down: what it was doing is unknown.
     fn ended(&self, done: Result<Input, tokio::task::JoinError>) -> Input {
         let input = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let name = self.parts.register.name();
         match &input {
-            Input::Loaded(result) => {
-                self.metrics.operated(
-                    name,
-                    "load",
-                    if result.is_ok() {
-                        "done"
-                    } else {
-                        "unavailable"
-                    },
-                );
-            }
-            Input::Swapped(outcome) => self.metrics.operated(name, "swap", swapped_name(outcome)),
+            Input::Loaded(Ok(_)) => self.metrics.operated("load", "done"),
+            Input::Loaded(Err(_)) => self.metrics.operated("load", "unavailable"),
+            Input::Swapped(outcome) => self.metrics.operated("swap", swapped_name(outcome)),
             _ => {}
         }
         input

@@ -21,6 +21,16 @@ const OUTCOMES: [&str; 6] = [
     "refused",
 ];
 
+/// Every operation on the register, and every outcome of it, that labels may name.
+const OPERATIONS: [(&str, &str); 6] = [
+    ("load", "done"),
+    ("load", "unavailable"),
+    ("swap", "done"),
+    ("swap", "conflict"),
+    ("swap", "unavailable"),
+    ("swap", "unknown"),
+];
+
 /// The keeper's metrics, with every label's child found once.
 pub(super) struct Metrics {
     expiry: Gauge,
@@ -33,13 +43,14 @@ pub(super) struct Metrics {
     free: [(Class, Gauge); 3],
     next_free: Gauge,
     record_up: IntGauge,
-    operations: IntCounterVec,
+    operations: [((&'static str, &'static str), IntCounter); OPERATIONS.len()],
     clock_step: Gauge,
     parked: IntGauge,
 }
 
 impl Metrics {
-    pub(super) fn new(registry: &Registry) -> Self {
+    /// Registers the metrics; every label that may come is there from the start, so that a first increment is seen.
+    pub(super) fn new(registry: &Registry, register_name: &str) -> Self {
         let gauge = |name: &str, help: &str| register(registry, Gauge::new(name, help));
         let int_gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
         let attempts = register(
@@ -60,6 +71,16 @@ impl Metrics {
                     "Mints of this class that could begin now.",
                 ),
                 &["class"],
+            ),
+        );
+        let operations = register(
+            registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "bearerd_record_operations_total",
+                    "Operations on the register that have ended, by outcome.",
+                ),
+                &["register", "operation", "outcome"],
             ),
         );
         let duration = HistogramOpts::new(
@@ -94,7 +115,7 @@ impl Metrics {
             ),
             next: gauge(
                 "bearerd_refresh_next_timestamp_seconds",
-                "When the next attempt may be made, as a Unix time; 0 while one is under way.",
+                "When the next attempt may be made, as a Unix time; 0 while one is under way or none is planned.",
             ),
             limit: int_gauge(
                 "bearerd_budget_limit",
@@ -109,16 +130,10 @@ impl Metrics {
                 "bearerd_record_up",
                 "1 if the last operation on the register succeeded, else 0.",
             ),
-            operations: register(
-                registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "bearerd_record_operations_total",
-                        "Operations on the register.",
-                    ),
-                    &["register", "operation", "outcome"],
-                ),
-            ),
+            operations: OPERATIONS.map(|(operation, outcome)| {
+                let child = operations.with_label_values(&[register_name, operation, outcome]);
+                ((operation, outcome), child)
+            }),
             clock_step: gauge(
                 "bearerd_clock_step_seconds",
                 "The largest step of the wall clock against the boot clock since the start, in seconds.",
@@ -131,11 +146,10 @@ impl Metrics {
     }
 
     pub(super) fn attempted(&self, outcome: &str, class: Class, duration: Duration, now: Stamp) {
-        if let Some((.., counter)) = self
-            .attempts
-            .iter()
-            .find(|(name, of, _)| *name == outcome && *of == class)
-        {
+        let mut attempts = self.attempts.iter();
+        let found = attempts.find(|(name, of, _)| *name == outcome && *of == class);
+        debug_assert!(found.is_some(), "{outcome} is no label");
+        if let Some((.., counter)) = found {
             counter.inc();
         }
         self.duration.observe(duration.as_secs_f64());
@@ -144,10 +158,13 @@ impl Metrics {
         }
     }
 
-    pub(super) fn operated(&self, register: &str, operation: &str, outcome: &str) {
-        self.operations
-            .with_label_values(&[register, operation, outcome])
-            .inc();
+    pub(super) fn operated(&self, operation: &str, outcome: &str) {
+        let mut operations = self.operations.iter();
+        let found = operations.find(|(labels, _)| *labels == (operation, outcome));
+        debug_assert!(found.is_some(), "{operation}, {outcome} are no labels");
+        if let Some((_, counter)) = found {
+            counter.inc();
+        }
     }
 
     /// Shows how things stand.

@@ -288,11 +288,12 @@ fn values(key: &Key) -> String {
 struct Family {
     kind: String,
     help: String,
-    labels: Vec<String>,
+    /// Each label with its values.
+    labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-fn families(metrics: &str) -> BTreeMap<String, Family> {
-    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+/// Adds the families of this text to those at hand.
+fn read_families(metrics: &str, families: &mut BTreeMap<String, Family>) {
     let mut current = String::new();
     for line in metrics.lines() {
         if let Some((name, help)) = line
@@ -307,46 +308,75 @@ fn families(metrics: &str) -> BTreeMap<String, Family> {
             families.entry(name.to_owned()).or_default().kind = kind.to_owned();
             current = name.to_owned();
         } else if let Some((_, rest)) = line.split_once('{') {
-            let labels = rest.split_once('}').unwrap().0;
-            let names = labels.split("\",").map(|it| it.split('=').next().unwrap());
+            let labels = rest.rsplit_once("\"}").unwrap().0;
             let family = families.get_mut(&current).unwrap();
-            family.labels = names
-                .filter(|name| *name != "le")
-                .map(str::to_owned)
-                .collect();
+            for (name, value) in labels.split("\",").map(|it| it.split_once("=\"").unwrap()) {
+                let values = family.labels.entry(name.to_owned()).or_default();
+                values.insert(value.to_owned());
+            }
+            family.labels.remove("le");
         }
     }
-    families
 }
 
+/// A label, and its values where they are the same in every version.
+fn label(name: &str, values: &BTreeSet<String>) -> String {
+    match name {
+        "version" => format!("`{name}`"),
+        _ => {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            format!("`{name}`: {}", values.join(", "))
+        }
+    }
+}
+
+/// What is there before anything has happened is all that there will ever be.
 #[tokio::test]
 async fn the_metrics_are_those_of_a_running_daemon() {
-    let world = World::new(Scale::still()).await;
+    let mut world = World::new(Scale::still()).await;
+    let mut all = BTreeMap::new();
+    let gate = world.sandbox.hold_mints();
     let daemon = world.start().await;
+    gate.reached(1).await;
+    let before = daemon.ask_admin("/metrics").await.text;
+    gate.open();
     daemon.first_token().await;
-    let families = families(&daemon.ask_admin("/metrics").await.text);
-    let names: String = families
+    let after = daemon.ask_admin("/metrics").await.text;
+    assert_eq!(series(&before), series(&after));
+    read_families(&after, &mut all);
+    assert!(daemon.stop().await.success());
+    world.settings("[record]\nregister = \"memory\"");
+    let daemon = world.start().await;
+    read_families(&daemon.ask_admin("/metrics").await.text, &mut all);
+    assert!(daemon.stop().await.success());
+    let labels = |family: &Family| {
+        let labels = family.labels.iter();
+        let labels: Vec<String> = labels.map(|(name, values)| label(name, values)).collect();
+        labels.join("; ")
+    };
+    let names: String = all
         .iter()
-        .map(|(name, family)| format!("{name} {} {}\n", family.kind, family.labels.join(",")))
-        .map(|line| line.replace(" \n", "\n"))
+        .map(|(name, family)| format!("{name} {} {}\n", family.kind, labels(family)))
+        .map(|line| line.replace('`', "").replace(" \n", "\n"))
         .collect();
     golden_file("metrics.txt", &names);
     let mut table = "| metric | type | labels | what it says |\n|---|---|---|---|\n".to_owned();
-    for (name, family) in families
-        .iter()
-        .filter(|(name, _)| name.starts_with("bearerd_"))
-    {
-        let labels: Vec<String> = family.labels.iter().map(|it| format!("`{it}`")).collect();
+    for (name, family) in all.iter().filter(|(name, _)| name.starts_with("bearerd_")) {
         table.push_str(&format!(
             "| `{name}` | {} | {} | {} |\n",
             family.kind,
-            labels.join(", "),
+            labels(family),
             family.help
         ));
     }
     generated("metrics", &table);
-    assert!(daemon.stop().await.success());
     world.finish();
+}
+
+/// The names and labels of every line, without the values.
+fn series(metrics: &str) -> BTreeSet<&str> {
+    let lines = metrics.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.rsplit_once(' ').unwrap().0).collect()
 }
 
 /// The words of the golden problems with their statuses.
