@@ -61,8 +61,12 @@ impl Keeper {
 
     fn budget_status(&self, record: Option<&Record>, now: Stamp) -> BudgetStatus {
         let budget = &self.settings.rules.budget;
-        let spent = record.map(Record::spent).unwrap_or_default();
-        let free = |class| budget.free(&spent, class, now.boot);
+        // Without a record nothing can begin, whatever may be free.
+        let spent = record.map(Record::spent);
+        let free = |class| {
+            let spent = spent.as_ref();
+            spent.map_or(0, |spent| budget.free(spent, class, now.boot))
+        };
         let taken = record
             .map(|record| record.ledger.as_slice())
             .unwrap_or_default();

@@ -119,7 +119,7 @@ pub struct AttemptStatus {
     /// How long it took from then to its end, in seconds.
     #[serde(rename = "duration_seconds", serialize_with = "seconds")]
     pub duration: Duration,
-    /// `minted`, `not_sent`, `lost`, `throttled` or `refused`.
+    /// `minted`, `repeated`, `not_sent`, `lost`, `throttled` or `refused`.
     pub outcome: &'static str,
     /// What the issuer or the system said.
     pub detail: Option<String>,

@@ -268,6 +268,12 @@ async fn a_register_that_never_answers_is_told_as_down() {
         register.detail.as_deref(),
         Some("read the record: no answer within 5s")
     );
+    let free = running.vend.status().budget.free.clone();
+    assert_eq!(
+        (free.routine, free.reported, free.urgent),
+        (0, 0, 0),
+        "nobody knows of a free slot"
+    );
     let refused = running.vend.refresh().await.unwrap();
     assert!(matches!(
         refused,
