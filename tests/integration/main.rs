@@ -19,6 +19,7 @@ mod operators;
 mod outage;
 mod readme;
 mod rotation;
+mod scraping;
 mod settings;
 mod shared_folder;
 mod terminal;
