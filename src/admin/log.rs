@@ -67,7 +67,9 @@ impl Log {
     /// The filter in force, the settings' own, and when that one comes back.
     pub(super) fn shown(&self, now: Stamp) -> Response<Body> {
         let in_force = self.in_force.borrow().clone();
-        let until = in_force.until.map(|at| Stamp::at_boot(now, at).wall);
+        let until = in_force
+            .until
+            .map(|at| format!("{:.0}", Stamp::at_boot(now, at).wall));
         let shown = json!({
             "level": in_force.filter.to_string(),
             "settings": self.handle.of_settings().to_string(),

@@ -298,6 +298,25 @@ async fn the_page_is_allowed_its_own_script_only() {
 }
 
 #[tokio::test]
+async fn every_document_that_the_page_links_to_is_there() {
+    let house = House::open().await;
+    house.publish(5, 60);
+    let page = house.get("/").await.body;
+    let links: Vec<&str> = page
+        .split("href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+        .collect();
+    assert_eq!(
+        links,
+        ["status", "readyz?verbose", "metrics", "settings", "log"]
+    );
+    for link in links {
+        assert_eq!(house.get(&format!("/{link}")).await.status, 200, "{link}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_a_problem() {
     let house = House::open().await;
     for path in ["/livez/", "/status.json", "/v1/token", "/%72eadyz"] {

@@ -68,7 +68,7 @@ impl Metrics {
             GaugeVec::new(
                 Opts::new(
                     "bearerd_budget_slots_free",
-                    "Mints of this class that could begin now.",
+                    "Slots that mints of this class could take now.",
                 ),
                 &["class"],
             ),
