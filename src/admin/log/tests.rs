@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use http_body_util::Full;
+use proptest::prelude::*;
 use tracing::Dispatch;
 use tracing::dispatcher::with_default;
 
@@ -211,4 +212,20 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let (log, _dispatch, _said) = house("info");
     let failure = log.put(None, Never, &HandClock::new()).await.unwrap_err();
     assert_eq!(failure.problem().word, "too_slow");
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_taken_for_a_filter_is_shown_as_the_same_filter(body in "[a-z=,:_ -]{0,40}|(trace|info|off)(,[a-z:]{1,9}=(debug|warn)){0,4}") {
+        match filter(body.as_bytes()) {
+            Ok(taken) => prop_assert_eq!(taken.to_string().parse(), Ok(taken)),
+            Err(failure) => prop_assert_eq!(failure.problem().word, "bad_filter"),
+        }
+    }
+
+    #[test]
+    fn no_bytes_sent_for_a_filter_or_a_while_do_harm(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let _ = filter(&bytes);
+        let _ = a_while(&String::from_utf8_lossy(&bytes));
+    }
 }
