@@ -127,7 +127,7 @@ impl Daemon {
             readers.push(std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
                     captured.add(origin, &line);
-                    let _test_has_moved_on = lines.send(line);
+                    let _test_has_moved_on = lines.send(in_text(line));
                 }
             }));
         }
@@ -338,6 +338,15 @@ impl Daemon {
     }
 }
 
+/// A line of a JSON log as it would be in a text log, as far as it tells an address.
+fn in_text(line: String) -> String {
+    let json: Value = serde_json::from_str(&line).unwrap_or_default();
+    match (json["message"].as_str(), json["address"].as_str()) {
+        (Some(message), Some(address)) => format!("{message} address={address}"),
+        _ => line,
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ended_already = self.child.kill();
@@ -350,14 +359,10 @@ fn addresses(said: &mpsc::Receiver<String>) -> Option<[String; 5]> {
     let mut found: [Option<String>; 5] = Default::default();
     while found.iter().any(Option::is_none) {
         let line = said.recv_timeout(PATIENCE).ok()?;
-        let json: Value = serde_json::from_str(&line).unwrap_or_default();
-        let address = match line.split_once("address=") {
-            Some((_, address)) => address.trim().trim_matches('"').to_owned(),
-            None => match json["address"].as_str() {
-                Some(address) => address.to_owned(),
-                None => continue,
-            },
+        let Some((_, address)) = line.split_once("address=") else {
+            continue;
         };
+        let address = address.trim().trim_matches('"').to_owned();
         let place = match (
             line.contains("vending over HTTP"),
             address.strip_prefix("unix:"),
