@@ -154,6 +154,16 @@ impl FilterHandle {
     }
 }
 
+/// A line as a JSON log has them, for what is said beside the log.
+pub fn json_line(level: Level, target: &str, message: &str) -> serde_json::Value {
+    serde_json::json!({
+        "timestamp": format!("{:.6}", jiff::Timestamp::now()),
+        "level": level.as_str(),
+        "target": target,
+        "message": message,
+    })
+}
+
 /// Why the log could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Level, info, warn};
 
 use super::{Console, Exit, with_causes};
 use crate::app::App;
 use crate::config::{self, Reading, Sources};
 use crate::lifecycle::{self, Signals};
-use crate::telemetry::{self, FilterHandle};
+use crate::telemetry::{self, FilterHandle, Format, json_line};
 
 /// What a write to the disk that is under way may still take once everything else has ended.
 const LAST_WRITE: Duration = Duration::from_secs(1);
@@ -51,17 +51,22 @@ async fn serve(
     }
 }
 
-/// Makes the daemon, or says in one line why there is none.
+/// Makes the daemon, or says in one line, like those of the log, why there is none.
 pub(super) async fn bind(
     reading: Reading,
     log: FilterHandle,
     console: &mut Console<'_>,
 ) -> Result<App, Exit> {
     let settings = reading.effective.to_json();
+    let format = reading.config.log.format;
     let app = App::bind(reading.config).await;
     app.map(|app| app.for_operators(settings, log))
         .map_err(|error| {
-            console.tell(&with_causes(&error));
+            let why = with_causes(&error);
+            console.tell(&match format {
+                Format::Text => why,
+                Format::Json => json_line(Level::ERROR, module_path!(), &why).to_string(),
+            });
             if error.is_about_settings() {
                 Exit::BadSettings
             } else {

@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
+use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::Format;
+use super::{Format, json_line};
 
 /// So many lines may wait to be written.
 const LINES: usize = 1024;
@@ -82,14 +82,11 @@ fn missed(lost: u64, format: Format) -> String {
     const MESSAGE: &str = "lines of the log were dropped: nobody read them in time";
     match format {
         Format::Text => format!("{lost} {MESSAGE}"),
-        Format::Json => json!({
-            "timestamp": format!("{:.6}", jiff::Timestamp::now()),
-            "level": "WARN",
-            "target": module_path!(),
-            "message": MESSAGE,
-            "lines": lost,
-        })
-        .to_string(),
+        Format::Json => {
+            let mut line = json_line(Level::WARN, module_path!(), MESSAGE);
+            line["lines"] = lost.into();
+            line.to_string()
+        }
     }
 }
 

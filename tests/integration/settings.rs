@@ -231,6 +231,33 @@ fn a_port_in_use_is_one_line_and_1() {
 }
 
 #[test]
+fn a_json_log_tells_why_nothing_starts_as_its_other_lines_are() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let desk = Desk::new();
+    desk.write("bearerd.toml", GOOD);
+    // Even where nothing else is said.
+    for level in ["off", "trace"] {
+        let flags = ["--log-format", "json", "--log-level", level];
+        let said = desk.run(
+            "serve",
+            &[&flags[..], &["--http-listen", &address]].concat(),
+            &[],
+        );
+        assert_eq!(said.code, Some(1), "{said:?}");
+        let lines = said.err.lines();
+        let lines: Vec<serde_json::Value> = lines
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+            .collect();
+        let of_errors = |line: &&serde_json::Value| line["level"] == "ERROR";
+        let why = lines.iter().find(of_errors).unwrap();
+        let message = why["message"].as_str().unwrap();
+        assert!(message.starts_with(&address), "{message}");
+        assert!(why["timestamp"].is_string() && why["target"] == "bearerd::cli::serve");
+    }
+}
+
+#[test]
 fn a_machine_without_certificate_roots_is_told_what_it_lacks() {
     let desk = Desk::new();
     desk.write("bearerd.toml", GOOD);
