@@ -145,9 +145,9 @@ impl Service for Admin {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match request.uri().path() {
-            "/refresh" => self.refresh(&request, connection.peer),
-            "/log" if let Some(log) = &self.log => self.log(log, request, connection.peer),
+        match (request.uri().path(), &self.log) {
+            ("/refresh", _) => self.refresh(&request, connection.peer),
+            ("/log", Some(log)) => self.log(log, request, connection.peer),
             _ => self.read(&request),
         }
     }
