@@ -6,7 +6,8 @@
 mod queue;
 
 use std::fmt;
-use std::io::stderr;
+use std::io::{Write, stderr};
+use std::panic::{self, PanicHookInfo};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -184,7 +185,21 @@ pub fn init(settings: &Settings, colour: bool) -> Result<(FilterHandle, LastLine
     let (queue, last) = Queue::start(stderr(), settings.format)?;
     let (subscriber, handle) = subscriber(settings, colour, queue);
     subscriber.try_init()?;
+    if settings.format == Format::Json {
+        panic::set_hook(Box::new(tell_panic));
+    }
     Ok((handle, last))
+}
+
+/// Says so past the log and its filter: a panic may be the last thing that the process does.
+fn tell_panic(panicked: &PanicHookInfo<'_>) {
+    let payload = panicked.payload();
+    let owned = payload.downcast_ref::<String>().map(String::as_str);
+    let message = owned.or_else(|| payload.downcast_ref::<&str>().copied());
+    let message = message.unwrap_or("a panic");
+    let mut line = json_line(Level::ERROR, module_path!(), message);
+    line["place"] = panicked.location().map(ToString::to_string).into();
+    let _nobody_reads_on = writeln!(stderr(), "{line}");
 }
 
 /// The log that [`init`] starts, for one thread or one test.
@@ -219,8 +234,8 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
+    use std::io;
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -296,6 +311,38 @@ mod tests {
             !text.contains("unheard") && !text.contains('\x1b'),
             "{text}"
         );
+    }
+
+    /// The name of the test below, and the variable that makes it the one that panics.
+    const PANICKING: &str = "telemetry::tests::a_panic_is_a_line_of_a_json_log_too";
+
+    #[test]
+    fn a_panic_is_a_line_of_a_json_log_too() {
+        if std::env::var_os(PANICKING).is_some() {
+            let settings = Settings {
+                format: Format::Json,
+                filter: "off".parse().unwrap(),
+            };
+            let _log = init(&settings, false).unwrap();
+            panic!("a defect\nin two lines");
+        }
+        // A hook is the whole process's, so it is another process's.
+        let run = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", PANICKING, "--nocapture"])
+            .env(PANICKING, "1")
+            .output()
+            .unwrap();
+        assert!(!run.status.success());
+        let said = String::from_utf8(run.stderr).unwrap();
+        let line = said.lines().find(|line| line.contains("a defect"));
+        let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
+        assert_eq!(
+            (&line["level"], &line["message"]),
+            (&"ERROR".into(), &"a defect\nin two lines".into())
+        );
+        let place = line["place"].as_str().unwrap();
+        assert!(place.contains("telemetry.rs:"), "{place}");
+        assert!(!said.contains("panicked at"), "{said}");
     }
 
     #[test]
