@@ -79,18 +79,20 @@ pub fn check<B>(request: &Request<B>, peer: Peer, rules: &Rules) -> Result<(), R
 }
 
 /// The same for a gRPC call. It needs no mark: no web page can make a browser speak HTTP/2 to a port without TLS. The host is its
-/// `:authority`, which on a Unix socket may be anything.
+/// `:authority`, and a `Host` beside it must be as good; on a Unix socket they may be anything.
 pub fn check_call<B>(request: &Request<B>, peer: Peer, rules: &Rules) -> Result<(), Refusal> {
     let seen = Seen::of(request.headers())?;
-    let host = match request.uri().authority() {
-        Some(authority) => Some(authority.as_str().as_bytes()),
-        None => seen.host,
-    };
-    match host {
-        _ if peer == Peer::Unix => Ok(()),
-        None => Err(Refusal::NoHost),
-        Some(host) if is_known(host, rules) => Ok(()),
-        Some(_) => Err(Refusal::ForeignHost),
+    let authority = request.uri().authority().map(|it| it.as_str().as_bytes());
+    if peer == Peer::Unix {
+        return Ok(());
+    }
+    let mut hosts = authority.into_iter().chain(seen.host).peekable();
+    if hosts.peek().is_none() {
+        return Err(Refusal::NoHost);
+    }
+    match hosts.all(|host| is_known(host, rules)) {
+        true => Ok(()),
+        false => Err(Refusal::ForeignHost),
     }
 }
 
@@ -313,6 +315,123 @@ mod tests {
             ("x-forward", "no"),
         ];
         assert_eq!(judged(Peer::Loopback, "/v1/token", &innocent), Ok(()));
+    }
+
+    #[test]
+    fn a_call_needs_no_mark_and_must_be_meant_for_this_machine() {
+        let judged = |peer, target: &str, headers: &[(&str, &str)]| {
+            let mut request = Request::post(target);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let rules = Rules::new(&["gateway.internal".into()]);
+            check_call(&request.body(()).unwrap(), peer, &rules)
+        };
+        const LOCAL: &str = "http://localhost:7291/a/b";
+        type Case<'a> = (
+            &'a str,
+            &'a [(&'a str, &'a str)],
+            Result<(), Refusal>,
+            Result<(), Refusal>,
+        );
+        let table: &[Case<'_>] = &[
+            (LOCAL, &[], Ok(()), Ok(())),
+            ("http://127.0.0.1/a/b", &[], Ok(()), Ok(())),
+            ("http://gateway.internal:1/a/b", &[], Ok(()), Ok(())),
+            ("/a/b", &[("host", "localhost")], Ok(()), Ok(())),
+            ("/a/b", &[], Err(Refusal::NoHost), Ok(())),
+            // What tonic's users write for a Unix socket.
+            (
+                "http://[::]:50051/a/b",
+                &[],
+                Err(Refusal::ForeignHost),
+                Ok(()),
+            ),
+            (
+                "http://example.com/a/b",
+                &[],
+                Err(Refusal::ForeignHost),
+                Ok(()),
+            ),
+            (
+                "http://user@localhost/a/b",
+                &[],
+                Err(Refusal::ForeignHost),
+                Ok(()),
+            ),
+            (
+                "/a/b",
+                &[("host", "example.com")],
+                Err(Refusal::ForeignHost),
+                Ok(()),
+            ),
+            (
+                LOCAL,
+                &[("host", "example.com")],
+                Err(Refusal::ForeignHost),
+                Ok(()),
+            ),
+            (
+                "http://example.com/a/b",
+                &[("host", "localhost")],
+                Err(Refusal::ForeignHost),
+                Ok(()),
+            ),
+            (
+                LOCAL,
+                &[("via", "2 x")],
+                Err(Refusal::Forwarded),
+                Err(Refusal::Forwarded),
+            ),
+            (
+                LOCAL,
+                &[("forwarded", "for=a")],
+                Err(Refusal::Forwarded),
+                Err(Refusal::Forwarded),
+            ),
+            (
+                LOCAL,
+                &[("x-forwarded-for", "a")],
+                Err(Refusal::Forwarded),
+                Err(Refusal::Forwarded),
+            ),
+            (
+                LOCAL,
+                &[("origin", "null")],
+                Err(Refusal::Browser),
+                Err(Refusal::Browser),
+            ),
+            (
+                LOCAL,
+                &[("sec-fetch-site", "none")],
+                Err(Refusal::Browser),
+                Err(Refusal::Browser),
+            ),
+            (
+                LOCAL,
+                &[(MARK, "false")],
+                Err(Refusal::Unmarked),
+                Err(Refusal::Unmarked),
+            ),
+            (
+                LOCAL,
+                &[(MARK, "true"), ("user-agent", "grpc")],
+                Ok(()),
+                Ok(()),
+            ),
+        ];
+        for (target, headers, port, socket) in table {
+            assert_eq!(
+                judged(Peer::Loopback, target, headers),
+                *port,
+                "{target} {headers:?}"
+            );
+            assert_eq!(
+                judged(Peer::Unix, target, headers),
+                *socket,
+                "{target} {headers:?}"
+            );
+        }
     }
 
     #[test]
