@@ -1,5 +1,7 @@
 //! HTTP/2 without an upgrade before it: many calls at a time on one connection.
 
+mod greeting;
+
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Listener;
 use super::serve::{Closing, Connection, Protocol, serve};
 use super::socket::Socket;
+use greeting::greeted;
 
 /// The most bytes that the headers of a call may have together.
 const HEAD_LIMIT: u32 = 16 * 1024;
@@ -26,16 +29,15 @@ const CONNECTION_WINDOW: u32 = 64 * 1024;
 /// How much of its answers a call may have waiting to be sent.
 const SEND_BUFFER: usize = 16 * 1024;
 
-/// How long the answer to a ping may take.
-const PING_PATIENCE: Duration = Duration::from_secs(20);
-
 /// What one connection may ask for.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The most calls that are open at a time.
     pub streams: u32,
-    /// A caller that was silent for so long is pinged, and cut off if it does not answer within 20 seconds.
+    /// A caller that was silent for so long is pinged.
     pub keepalive: Duration,
+    /// It is cut off if it does not answer the ping within this.
+    pub patience: Duration,
 }
 
 /// Answers calls. A clone serves each connection.
@@ -71,7 +73,7 @@ fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .keep_alive_interval(limits.keepalive)
-        .keep_alive_timeout(PING_PATIENCE)
+        .keep_alive_timeout(limits.patience)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
@@ -86,6 +88,9 @@ struct Http2<S> {
 
 impl<S: Calls> Protocol for Http2<S> {
     async fn talk(self: Arc<Self>, socket: Socket, connection: Connection, closing: Arc<Closing>) {
+        let Some(socket) = greeted(socket, &closing).await else {
+            return;
+        };
         let service = self.service.clone();
         let bound = hyper::service::service_fn(move |request| {
             let answer = service.call(request, &connection);
@@ -101,3 +106,6 @@ impl<S: Calls> Protocol for Http2<S> {
         let _ = connection.await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,6 @@
-//! What the tests of all rooms behind a listener need: a clock that stands still, and a client that speaks HTTP by hand.
+//! What the tests of all rooms behind a listener need: a clock that stands still, and clients that show all that comes back.
+
+pub(crate) mod calls;
 
 use std::pin::Pin;
 use std::sync::Mutex;
