@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_transport(false)
         // What carries a token is written by hand: it is encoded once, and has a `Debug` that shows nothing.
         .extern_path(".bearerd.v1.Token", "crate::api::grpc::token::Token")
+        .skip_debug(["bearerd.v1.ReportRejectedRequest"])
         .codec_path("crate::api::grpc::codec::SmallCodec")
         .compile_fds(descriptors)?;
     Ok(())

@@ -35,14 +35,26 @@ pub enum Failure {
     NotAcceptable,
     /// The report is not declared as JSON.
     NotJson,
-    /// The report is longer than it may be.
+    /// The report or the call's message is longer than it may be.
     TooLong,
-    /// The report did not arrive in time.
+    /// The report or the call's message did not arrive in time.
     TooSlow,
     /// The report is not the documented one.
     BadReport(Cow<'static, str>),
     /// The call asks for a wait that is none.
     BadWait,
+    /// What came where gRPC is spoken is none.
+    NotGrpc,
+    /// There is no such call.
+    UnknownCall,
+    /// There is no such service to ask the health of.
+    UnknownService,
+    /// The call's message is compressed.
+    Compressed,
+    /// The call's message, or what its headers say about it, cannot be read.
+    BadMessage,
+    /// The caller's own deadline for the call is over.
+    Deadline,
 }
 
 /// Why there is no token, and when there may be one.
@@ -130,10 +142,16 @@ impl Failure {
             Self::WrongMethod { .. } => Row(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "wrong_method", "The method is not allowed here"),
             Self::NotAcceptable => Row(StatusCode::NOT_ACCEPTABLE, Code::InvalidArgument, "not_acceptable", "No acceptable form"),
             Self::NotJson => Row(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "not_json", "The report is not declared as JSON"),
-            Self::TooLong => Row(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, "too_long", "The report is too long"),
-            Self::TooSlow => Row(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "too_slow", "The report did not arrive in time"),
+            Self::TooLong => Row(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, "too_long", "The request is too long"),
+            Self::TooSlow => Row(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, "too_slow", "The request did not arrive in time"),
             Self::BadReport(_) => Row(StatusCode::BAD_REQUEST, Code::InvalidArgument, "bad_report", "The report is not understood"),
             Self::BadWait => Row(StatusCode::BAD_REQUEST, Code::InvalidArgument, "bad_wait", "The wait is not understood"),
+            Self::NotGrpc => Row(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "not_grpc", "This is no gRPC call"),
+            Self::UnknownCall => Row(StatusCode::NOT_FOUND, Code::Unimplemented, "unknown_call", "There is no such call"),
+            Self::UnknownService => Row(StatusCode::NOT_FOUND, Code::NotFound, "unknown_service", "There is no such service"),
+            Self::Compressed => Row(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented, "compressed", "The message is compressed"),
+            Self::BadMessage => Row(StatusCode::BAD_REQUEST, Code::Internal, "bad_message", "The message is not understood"),
+            Self::Deadline => Row(StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, "deadline", "The caller's deadline is over"),
         }
     }
 
@@ -156,7 +174,7 @@ impl Failure {
                 }
                 Refusal::NoHost => "send exactly one Host header",
                 Refusal::ForeignHost => {
-                    "the Host header names another host: use localhost or a loopback address, or name the host in http.hosts"
+                    "the Host header, in gRPC :authority, names another host: use localhost or a loopback address, or name the host in http.hosts or grpc.hosts"
                 }
                 Refusal::Target => "send the path alone as the request's target",
             }
@@ -167,10 +185,24 @@ impl Failure {
             Self::WrongMethod { allow } => format!("use {allow}").into(),
             Self::NotAcceptable => "accept application/json or text/plain".into(),
             Self::NotJson => "send the header Content-Type: application/json".into(),
-            Self::TooLong => "a report may have 4096 bytes".into(),
-            Self::TooSlow => "send the whole report within 5 seconds".into(),
+            Self::TooLong => "a report may have 4096 bytes, and a gRPC message 8192".into(),
+            Self::TooSlow => "send the whole request within 5 seconds".into(),
             Self::BadReport(detail) => detail.clone(),
             Self::BadWait => "wait is a length of time from 0 to 60 seconds".into(),
+            Self::NotGrpc => {
+                "send the header Content-Type: application/grpc, or ask the HTTP listener".into()
+            }
+            Self::UnknownCall => {
+                "the services are bearerd.v1.TokenService, grpc.health.v1.Health and grpc.reflection.v1.ServerReflection".into()
+            }
+            Self::UnknownService => {
+                "the services are bearerd.v1.TokenService, and the empty name for the process".into()
+            }
+            Self::Compressed => "send messages as they are: none is long".into(),
+            Self::BadMessage => {
+                "send one whole message of the call's type, and a grpc-timeout of up to eight digits and a unit".into()
+            }
+            Self::Deadline => "ask again, with a later deadline if it is a wait".into(),
         }
     }
 

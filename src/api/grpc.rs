@@ -4,6 +4,7 @@
 //! leaves cancels nothing, and a reader that is slow has nothing but its own connection behind it.
 
 mod codec;
+mod door;
 mod health;
 mod reflection;
 mod token;
@@ -28,6 +29,7 @@ use crate::caller::guard::{self, Rules};
 use crate::clock::Clock;
 use crate::listener::{Calls, Connection, Limits, Listener, serve_http2};
 use crate::vend::{Unavailable, Vend};
+use door::Timely;
 use health::Health;
 use proto::token_service_server::TokenServiceServer;
 use reflection::Reflection;
@@ -46,6 +48,9 @@ mod proto {
 
 /// The longest request, in bytes: a report with its message.
 const LONGEST: usize = 8 * 1024;
+
+/// How long the answer to a ping may take.
+const PING_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What may be set.
 #[derive(Clone, Debug)]
@@ -130,6 +135,7 @@ impl Grpc {
             limits: Limits {
                 streams: settings.streams,
                 keepalive: settings.keepalive,
+                patience: PING_PATIENCE,
             },
         }
     }
@@ -187,30 +193,38 @@ impl Calls for Services {
         connection: &Connection,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
         let judged = guard::check_call(&request, connection.peer, &self.room.rules);
-        let mut services = self.clone();
+        let services = self.clone();
         async move {
             if let Err(refusal) = judged {
                 services.room.refusals.count(refusal);
-                return Failure::Refused(refusal).status().into_http();
             }
-            let service = request.uri().path().rsplit_once('/').map_or("", |it| it.0);
-            let answered = match service {
-                "/bearerd.v1.TokenService" => services.tokens.call(request).await,
-                "/grpc.health.v1.Health" => services.health.call(request).await,
-                "/grpc.reflection.v1.ServerReflection" => {
-                    let response = services.reflection.first(request).await;
-                    return reflection::until(&services.drain, response);
-                }
-                "/grpc.reflection.v1alpha.ServerReflection" => {
-                    let response = services.reflection.alpha(request).await;
-                    return reflection::until(&services.drain, response);
-                }
-                _ => return Failure::NotFound.status().into_http(),
-            };
-            match answered {
-                Ok(response) => response,
-                Err(never) => match never {},
-            }
+            door::pass(request, judged, |request| services.answer(request)).await
         }
     }
 }
+
+impl Services {
+    async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
+        let service = request.uri().path().rsplit_once('/').map_or("", |it| it.0);
+        let answered = match service {
+            "/bearerd.v1.TokenService" => self.tokens.call(request.map(Timely::new)).await,
+            "/grpc.health.v1.Health" => self.health.call(request.map(Timely::new)).await,
+            "/grpc.reflection.v1.ServerReflection" => {
+                let response = self.reflection.first(request).await;
+                return reflection::until(&self.drain, response);
+            }
+            "/grpc.reflection.v1alpha.ServerReflection" => {
+                let response = self.reflection.alpha(request).await;
+                return reflection::until(&self.drain, response);
+            }
+            _ => return Failure::UnknownCall.status().into_http(),
+        };
+        match answered {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -373,10 +373,22 @@ async fn the_metrics_are_those_of_a_running_daemon() {
     world.finish();
 }
 
-/// The names and labels of every line, without the values.
-fn series(metrics: &str) -> BTreeSet<&str> {
-    let lines = metrics.lines().filter(|line| !line.starts_with('#'));
-    lines.map(|line| line.rsplit_once(' ').unwrap().0).collect()
+/// The words of the golden answers over gRPC, with their codes as the protocol names them.
+fn codes(golden: &str) -> Vec<(String, String)> {
+    let answers = golden.lines().filter_map(|line| line.strip_prefix("grpc "));
+    answers
+        .map(|line| {
+            let mut parts = line.split(' ');
+            let mut code = String::new();
+            for letter in parts.next().unwrap().chars() {
+                if letter.is_ascii_uppercase() && !code.is_empty() {
+                    code.push('_');
+                }
+                code.push(letter.to_ascii_uppercase());
+            }
+            (parts.next().unwrap().to_ascii_lowercase(), code)
+        })
+        .collect()
 }
 
 /// The words of the golden problems with their statuses.
@@ -397,20 +409,17 @@ async fn every_word_for_a_failure_has_its_row() {
     let text = readme();
     let part = text.split("### What to do when").nth(1).unwrap();
     let part = part.split("\n### ").next().unwrap();
-    let rows: Vec<(&str, &str)> = part
+    let rows: Vec<(&str, &str, &str)> = part
         .lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix("| ")?.split(" | ");
-            Some((cells.next()?, cells.next()?))
+            Some((cells.next()?, cells.next()?, cells.next()?))
         })
         .collect();
     let row = |word: &str| {
         let quoted = format!("`{word}`");
-        let mut found = rows.iter().filter(|(words, _)| words.contains(&quoted));
-        found
-            .next()
-            .unwrap_or_else(|| panic!("no row for {word}"))
-            .1
+        let mut found = rows.iter().filter(|(words, ..)| words.contains(&quoted));
+        found.next().unwrap_or_else(|| panic!("no row for {word}"))
     };
     let mut known = Vec::new();
     for golden in [
@@ -418,9 +427,13 @@ async fn every_word_for_a_failure_has_its_row() {
         include_str!("../golden/admin_problems.txt"),
     ] {
         for (word, status) in problems(golden) {
-            let told = row(&word);
+            let told = row(&word).1;
             assert!(told.contains(&status.to_string()), "{word}: {told}");
             known.push(word);
+        }
+        for (word, code) in codes(golden) {
+            let told = row(&word).2;
+            assert!(told.split(", ").any(|it| it == code), "{word}: {told}");
         }
     }
 
@@ -445,7 +458,7 @@ async fn every_word_for_a_failure_has_its_row() {
     for word in &known {
         row(word);
     }
-    for (words, _) in rows.iter().filter(|(words, _)| words.contains('`')) {
+    for (words, ..) in rows.iter().filter(|(words, ..)| words.contains('`')) {
         for word in words.split('`').skip(1).step_by(2) {
             assert!(known.iter().any(|it| it == word), "nothing says {word}");
         }

@@ -53,9 +53,76 @@ fn all() -> Vec<Failure> {
         Failure::TooLong,
         Failure::TooSlow,
         Failure::BadReport("the report ended early".into()),
+        Failure::BadWait,
+        Failure::NotGrpc,
+        Failure::UnknownCall,
+        Failure::UnknownService,
+        Failure::Compressed,
+        Failure::BadMessage,
+        Failure::Deadline,
     ];
     all.extend(Refusal::ALL.map(Failure::Refused));
     all
+}
+
+/// A new failure must find its place here, and so in [`all`].
+fn place(failure: &Failure) -> usize {
+    match failure {
+        Failure::NoTokenYet(_) => 0,
+        Failure::Expired(_) => 1,
+        Failure::Draining => 2,
+        Failure::NotFound => 3,
+        Failure::WrongMethod { .. } => 4,
+        Failure::NotAcceptable => 5,
+        Failure::NotJson => 6,
+        Failure::TooLong => 7,
+        Failure::TooSlow => 8,
+        Failure::BadReport(_) => 9,
+        Failure::BadWait => 10,
+        Failure::NotGrpc => 11,
+        Failure::UnknownCall => 12,
+        Failure::UnknownService => 13,
+        Failure::Compressed => 14,
+        Failure::BadMessage => 15,
+        Failure::Deadline => 16,
+        Failure::Refused(refusal) => 17 + *refusal as usize,
+    }
+}
+
+#[test]
+fn every_failure_has_a_status_a_code_and_a_word() {
+    for (index, failure) in all().iter().enumerate() {
+        assert_eq!(place(failure), index, "{failure:?}");
+        let problem = failure.problem();
+        assert!(problem.status.is_client_error() || problem.status.is_server_error());
+        let word = failure.word();
+        assert!(!word.is_empty() && word.bytes().all(|it| it.is_ascii_lowercase() || it == b'_'));
+        assert_eq!(problem.word, word);
+
+        let status = failure.status();
+        assert_ne!(status.code(), Code::Ok);
+        assert!(status.message().starts_with(problem.title), "{status:?}");
+        assert!(status.message().ends_with(&*problem.detail), "{status:?}");
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(info.reason, word.to_uppercase());
+        assert_eq!(info.domain, "bearerd");
+        let retry = details.retry_info().map(|it| it.retry_delay.unwrap());
+        assert_eq!(retry, problem.retry_after.map(Duration::from_secs));
+    }
+}
+
+/// A caller may try again what says UNAVAILABLE, and nothing else; over HTTP that is 503.
+#[test]
+fn both_protocols_agree_on_what_time_helps() {
+    for failure in all() {
+        let unavailable = failure.problem().status == StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(
+            failure.status().code() == Code::Unavailable,
+            unavailable,
+            "{failure:?}"
+        );
+    }
 }
 
 #[test]
@@ -72,6 +139,14 @@ fn the_problems_are_the_documented_ones() {
         }
         written += "\n";
         written += std::str::from_utf8(&problem.body()).unwrap();
+        let status = failure.status();
+        let details = status.get_error_details();
+        let reason = &details.error_info().unwrap().reason;
+        written += &format!("grpc {:?} {reason}", status.code());
+        if let Some(retry) = details.retry_info().and_then(|it| it.retry_delay) {
+            written += &format!(" retry={}", retry.as_secs());
+        }
+        written += "\n";
     }
     let documented = include_str!("../../../tests/golden/api_problems.txt");
     assert_eq!(written, documented, "\n{written}");

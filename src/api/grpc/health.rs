@@ -69,9 +69,7 @@ impl health_server::Health for Health {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         match Service::named(&request.get_ref().service).status(&self.room, &self.drain) {
-            ServingStatus::ServiceUnknown => Err(Status::not_found(
-                "the services are bearerd.v1.TokenService, and the empty name for the process",
-            )),
+            ServingStatus::ServiceUnknown => Err(Failure::UnknownService.status()),
             status => Ok(Response::new(told(status))),
         }
     }

@@ -14,6 +14,7 @@ use tonic::body::Body;
 use tonic_reflection::server::Builder;
 use tower_service::Service;
 
+use super::LONGEST;
 use crate::api::failure::Failure;
 
 /// What `proto` says.
@@ -31,12 +32,26 @@ pub(super) struct Reflection {
 
 impl Reflection {
     pub(super) fn first(&self, request: Request<Incoming>) -> Answer {
-        let made = || answerer(builder().build_v1().expect(SOUND));
+        let made = || {
+            answerer(
+                builder()
+                    .build_v1()
+                    .expect(SOUND)
+                    .max_decoding_message_size(LONGEST),
+            )
+        };
         self.first.get_or_init(made)(request)
     }
 
     pub(super) fn alpha(&self, request: Request<Incoming>) -> Answer {
-        let made = || answerer(builder().build_v1alpha().expect(SOUND));
+        let made = || {
+            answerer(
+                builder()
+                    .build_v1alpha()
+                    .expect(SOUND)
+                    .max_decoding_message_size(LONGEST),
+            )
+        };
         self.alpha.get_or_init(made)(request)
     }
 }

@@ -116,6 +116,13 @@ impl Message for Token {
     }
 }
 
+/// What Truecaller's answer said may hold the token.
+impl fmt::Debug for ReportRejectedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReportRejectedRequest(…)")
+    }
+}
+
 /// The service on one listener.
 pub(super) struct Tokens {
     pub(super) room: Arc<Room>,
@@ -132,11 +139,12 @@ impl TokenService for Tokens {
     ) -> Result<Response<GetTokenResponse>, Status> {
         let room = &self.room;
         let now = room.clock.now();
-        let found = room.vend.current(now);
-        let live = match (found, request.get_ref().wait) {
+        // What makes no sense is told at the first call, and not first in an outage.
+        let wait = request.get_ref().wait.map(length).transpose()?;
+        let live = match (room.vend.current(now), wait) {
             (Ok(live), _) => live,
             (Err(why), None) => return Err(room.failed(why, now)),
-            (Err(_), Some(wait)) => self.awaited(length(wait)?).await?,
+            (Err(_), Some(wait)) => self.awaited(wait).await?,
         };
         room.count(Outcome::Ok);
         Ok(Response::new(GetTokenResponse {
