@@ -69,11 +69,10 @@ impl Captured {
             .push((origin.to_owned(), text.to_owned()));
     }
 
-    /// Every line that came from there.
-    pub fn lines(&self, origin: &str) -> Vec<String> {
+    /// Somebody has said this.
+    pub fn says(&self, text: &str) -> bool {
         let said = self.0.lock().unwrap();
-        let from = said.iter().filter(|(from, _)| from == origin);
-        from.map(|(_, text)| text.clone()).collect()
+        said.iter().any(|(_, line)| line.contains(text))
     }
 
     fn scan(&self, secrets: &[String]) {
@@ -134,7 +133,7 @@ impl World {
             keys: Mutex::default(),
             upstream: String::new(),
             extra: String::new(),
-            level: "trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,tokio=trace",
+            level: "trace,h2=trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,tokio=trace,tonic=trace",
         };
         world.write_keys();
         world

@@ -12,6 +12,7 @@ mod cli;
 mod demo;
 mod faults;
 mod fuzzed;
+mod grpc;
 mod harness;
 mod house;
 mod lifecycle;
