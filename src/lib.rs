@@ -10,6 +10,7 @@ pub mod app;
 pub mod budget;
 pub mod caller;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod issuer;

@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "app",
+            "client",
             "config",
             "issuer",
             "sandbox",
@@ -39,6 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "vend",
         ],
     ),
+    ("client", &["listener"]),
     ("config", &["issuer", "listener", "record", "telemetry"]),
     ("api", &["caller", "listener", "vend"]),
     ("admin", &["caller", "listener", "telemetry", "vend"]),
