@@ -8,6 +8,7 @@ mod attempt;
 mod codec;
 pub mod file;
 pub mod memory;
+mod operator;
 mod restore;
 mod rules;
 
@@ -158,6 +159,20 @@ pub enum Outcome {
     /// Something that a newer version knows.
     #[serde(other)]
     Other,
+}
+
+impl Outcome {
+    /// The word in the status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Minted => "minted",
+            Self::Lost => "lost",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// Failures in a row, by kind.

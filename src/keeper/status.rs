@@ -3,7 +3,7 @@
 use super::{Keeper, Phase};
 use crate::budget::Class;
 use crate::clock::Stamp;
-use crate::record::{Outcome, Record};
+use crate::record::Record;
 use crate::vend::status::{
     BudgetStatus, FreeStatus, NextStatus, ParkedStatus, RegisterStatus, SlotStatus, Status,
     TokenStatus,
@@ -74,7 +74,7 @@ impl Keeper {
             attempt: slot.attempt,
             class: slot.class.name(),
             trigger: slot.trigger.name(),
-            outcome: outcome_name(slot.outcome),
+            outcome: slot.outcome.name(),
             reserved_at: slot.reserved_at.wall,
             // A wall clock that stepped since does not show here: lengths are the boot clock's.
             frees_at: Stamp::at_boot(now, slot.frees_at.boot).wall,
@@ -116,16 +116,5 @@ impl Keeper {
             trigger: plan.trigger.name(),
             waiting_for,
         })
-    }
-}
-
-fn outcome_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Begun => "begun",
-        Outcome::Minted => "minted",
-        Outcome::Lost => "lost",
-        Outcome::Throttled => "throttled",
-        Outcome::Refused => "refused",
-        Outcome::Other => "other",
     }
 }

@@ -2,6 +2,7 @@ mod attempt;
 mod codec;
 mod ledger;
 pub(super) mod machine;
+mod operator;
 pub(super) mod register;
 mod restore;
 mod transitions;
