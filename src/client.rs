@@ -247,3 +247,6 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
