@@ -3,21 +3,28 @@
 //! stdout is data, stderr is for people, and the exit code says which kind of end it was.
 
 mod check;
+mod commands;
 mod demo;
 mod flags;
 mod init;
+mod ledger;
+mod pages;
+mod reach;
+mod refresh;
+mod register;
 mod sandbox;
 mod serve;
 mod status;
+mod token;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::Parser as _;
 
-pub use flags::{Common, Demo, Sandbox};
+use commands::{Arguments, Command, Form, Ledger};
+pub use flags::{Common, Demo, OfRecord, Sandbox};
 
 use crate::config::{Problems, Sources};
 
@@ -53,22 +60,42 @@ pub struct Console<'a> {
     pub out_colour: bool,
     /// Whether `err` takes colour.
     pub err_colour: bool,
-    /// How many characters a line may have.
-    pub width: usize,
+    /// Whether `out` is a terminal, where lines may be drawn over.
+    pub out_terminal: bool,
+    /// How much fits on it, asked anew for each drawing.
+    pub size: fn() -> Size,
+}
+
+/// How much fits on a terminal or, where `out` is none, a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines, as far as that is known.
+    pub rows: Option<usize>,
 }
 
 impl Console<'_> {
     /// Data. That nobody reads on is no failure.
     fn print(&mut self, text: &str) {
-        let _ = self
-            .out
-            .write_all(text.as_bytes())
-            .and_then(|()| self.out.flush());
+        let _nobody_reads_on = self.still_read(text);
+    }
+
+    /// Data; false if nobody reads on.
+    fn still_read(&mut self, text: &str) -> bool {
+        let written = self.out.write_all(text.as_bytes());
+        written.and_then(|()| self.out.flush()).is_ok()
     }
 
     /// One line for people.
     fn tell(&mut self, line: &str) {
         let _ = writeln!(self.err, "{line}");
+    }
+
+    /// One line for people about how it ends.
+    fn end(&mut self, exit: Exit, line: &str) -> Exit {
+        self.tell(line);
+        exit
     }
 
     /// One line for people about why it did not work.
@@ -106,93 +133,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 const NO_SETTINGS: &str = "\
 no settings were found: write /etc/bearerd/bearerd.toml, or name a file with --config; to try bearerd without an account, run `bearerd demo`";
 
-const EXAMPLES: &str = "\
-Examples:
-  bearerd demo                                   try it: no account needed
-  bearerd check --config bearerd.toml            find everything that is wrong before a start
-  bearerd serve --config bearerd.toml            hold a token, keep it fresh, hand it out
-  bearerd status                                 how token and budget stand
-  curl -H 'X-Bearerd-Request: true' http://127.0.0.1:7290/v1/token
-
-Each setting is a key of the TOML file, BEARERD_SECTION__KEY in the environment, and for the common ones a flag; the later wins.
-Exit codes: 0 done, 1 failed, 2 usage, 75 try again, 78 bad settings.";
-
-/// Holds the one live Truecaller for Business token, keeps it fresh inside the account's mint budget, and vends it locally.
-#[derive(Debug, Parser)]
-#[command(name = "bearerd", version, after_help = EXAMPLES, max_term_width = 120)]
-struct Arguments {
-    /// The settings' file [default: $BEARERD_CONFIG, or /etc/bearerd/bearerd.toml if it is there]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Hold the token, keep it fresh and hand it out
-    #[command(
-        after_help = "Example:\n  bearerd serve --config /etc/bearerd/bearerd.toml --log-format json"
-    )]
-    Serve(Common),
-    /// Serve against the built-in sandbox: no account needed, and everything runs sixty times as fast
-    #[command(after_help = "Example:\n  bearerd demo --token-lifetime 60s --window 30s")]
-    Demo(Demo),
-    /// Run only the sandbox: a Truecaller that fits in a process, for your own tests
-    #[command(
-        after_help = "Example:\n  bearerd sandbox --listen 127.0.0.1:7299 --token-lifetime 5m --limit 3"
-    )]
-    Sandbox(Sandbox),
-    /// Find everything that is wrong with the settings, and show those in force
-    #[command(after_help = "\
-Run it as the user that runs bearerd: it makes the state folder if it is missing, and tries whether it can write there.
-Settings in force go to stdout, problems and warnings to stderr. Secrets are never shown.
-
-Examples:
-  bearerd check --config bearerd.toml
-  bearerd check --format json | jq '.settings[\"refresh.lead\"]'")]
-    Check {
-        #[command(flatten)]
-        common: Common,
-        /// How the settings in force are printed
-        #[arg(long, value_enum, default_value_t = Form::Text)]
-        format: Form,
-    },
-    /// Write a new record, where there is none
-    #[command(after_help = "\
-A record remembers what was spent of the budget. Without one, `serve` begins as `record.absent` says, and writes one itself.
-
-Example:
-  bearerd init --account 91c173bb-28d8-4030-9722-8663ff9589f3 --state-folder /var/lib/bearerd")]
-    Init(Common),
-    /// Show how the token, the budget and the next mint stand
-    #[command(after_help = "\
-Exits with 0 if there is a live token, and with 75 if there is none or no daemon answers.
-
-Examples:
-  bearerd status
-  bearerd status --admin unix:/run/bearerd/admin.sock --format json")]
-    Status {
-        /// The admin address, host:port or unix:/path [default: the first of admin.listen]
-        #[arg(long, value_name = "ADDRESS")]
-        admin: Option<String>,
-        /// For people, or the document as the daemon gave it
-        #[arg(long, value_enum, default_value_t = Form::Text)]
-        format: Form,
-    },
-    /// Print the name and the version
-    Version,
-}
-
-/// How data is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
-}
-
 /// Does what these arguments ask, in this environment.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
@@ -210,36 +150,58 @@ pub fn run(
             return Exit::Done;
         }
     };
-    let file = arguments.config;
-    match arguments.command {
-        Command::Serve(common) => {
-            serve::run(&Sources::new(file, environment, common.flags()), console)
-        }
+    let Arguments {
+        config: file,
+        command,
+    } = arguments;
+    let given = |flags| Sources::new(file.clone(), environment, flags);
+    match command {
+        Command::Serve(common) => serve::run(&given(common.flags()), console),
         Command::Demo(_) if file.is_some() => {
-            console.tell(
-                "--config: the demo makes its own settings; leave it out, or run `bearerd serve`",
-            );
-            Exit::Usage
+            let why =
+                "--config: the demo makes its own settings; leave it out, or run `bearerd serve`";
+            console.end(Exit::Usage, why)
         }
         Command::Demo(demo) => demo::run(&demo, console),
-        Command::Sandbox(flags) => {
-            sandbox::run(&Sources::new(file, environment, flags.flags()), console)
+        Command::Sandbox(flags) => sandbox::run(&given(flags.flags()), console),
+        Command::Token {
+            format,
+            wait,
+            address,
+        } => token::print(
+            address.as_deref(),
+            format,
+            wait,
+            &given(Vec::new()),
+            console,
+        ),
+        Command::Wait { timeout, address } => {
+            token::wait(address.as_deref(), timeout, &given(Vec::new()), console)
         }
-        Command::Check { common, format } => {
-            let sources = Sources::new(file, environment, common.flags());
-            check::run(&sources, format, console)
+        Command::Check { common, format } => check::run(&given(common.flags()), format, console),
+        Command::Init(common) => init::run(&given(common.flags()), console),
+        Command::Status {
+            admin,
+            format,
+            watch: false,
+        } => status::run(admin.as_deref(), &given(Vec::new()), format, console),
+        Command::Status { admin, format, .. } => {
+            status::watch(admin.as_deref(), &given(Vec::new()), format, console)
         }
-        Command::Init(common) => {
-            init::run(&Sources::new(file, environment, common.flags()), console)
+        Command::Refresh { admin } => refresh::run(admin.as_deref(), &given(Vec::new()), console),
+        Command::Ledger(Ledger::Show { record, format }) => {
+            ledger::show(&given(record.flags()), format, console)
         }
-        Command::Status { admin, format } => {
-            let sources = Sources::new(file, environment, Vec::new());
-            status::run(admin.as_deref(), &sources, format, console)
+        Command::Ledger(Ledger::Spend { record, count }) => {
+            ledger::spend(count, &given(record.flags()), console)
         }
-        Command::Version => {
-            console.print(concat!("bearerd ", env!("CARGO_PKG_VERSION"), "\n"));
-            Exit::Done
+        Command::Ledger(Ledger::Reset { record, yes }) => {
+            ledger::reset(yes, &given(record.flags()), console)
         }
+        Command::Unpark(record) => ledger::unpark(&given(record.flags()), console),
+        Command::Version { format } => pages::version(format, console),
+        Command::Completions { shell } => pages::completions(shell, console),
+        Command::Man => pages::man(console),
     }
 }
 

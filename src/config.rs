@@ -280,11 +280,20 @@ pub fn read_sandbox(sources: &Sources) -> Result<Sandbox, Problems> {
 
 /// Where operators reach a daemon with these settings, whatever else is wrong with them; `None` if that itself cannot be read.
 pub fn admin_addresses(sources: &Sources) -> Option<Vec<Address>> {
+    addresses(sources, "admin.listen")
+}
+
+/// Where callers reach it, in the same way.
+pub fn http_addresses(sources: &Sources) -> Option<Vec<Address>> {
+    addresses(sources, "http.listen")
+}
+
+fn addresses(sources: &Sources, path: &str) -> Option<Vec<Address>> {
     let written = Written::read(sources);
-    if written.has_failed("admin.listen") {
+    if written.has_failed(path) {
         return None;
     }
-    let listen = written.list("admin.listen");
+    let listen = written.list(path);
     listen.iter().map(|text| text.parse().ok()).collect()
 }
 

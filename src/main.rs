@@ -4,20 +4,32 @@ use std::env;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use bearerd::cli::{self, Console};
+use bearerd::cli::{self, Console, Size};
 
 fn main() -> ExitCode {
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let colour_wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let columns = env::var("COLUMNS")
-        .ok()
-        .and_then(|columns| columns.parse().ok());
     let mut console = Console {
         out_colour: colour_wanted && out.is_terminal(),
         err_colour: colour_wanted && err.is_terminal(),
-        width: columns.unwrap_or(100),
+        out_terminal: out.is_terminal(),
+        size,
         out: &mut out,
         err: &mut err,
     };
     cli::run(env::args_os(), env::vars_os(), &mut console).into()
+}
+
+/// The terminal's size, unless the environment says another; a page of 100 columns where there is none.
+fn size() -> Size {
+    let written = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
+    let asked = rustix::termios::tcgetwinsize(io::stdout())
+        .ok()
+        .filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    Size {
+        columns: written("COLUMNS")
+            .or(asked.map(|size| size.ws_col.into()))
+            .unwrap_or(100),
+        rows: written("LINES").or(asked.map(|size| size.ws_row.into())),
+    }
 }

@@ -52,6 +52,32 @@ impl Common {
     }
 }
 
+/// Flags of what works on the record.
+#[derive(Clone, Debug, Default, Args)]
+pub struct OfRecord {
+    /// The clientAccountId whose record it is [upstream.account]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// The folder of the record [record.file.folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub state_folder: Option<String>,
+}
+
+impl OfRecord {
+    /// As settings.
+    pub fn flags(&self) -> Vec<Flag> {
+        let flags = [
+            one("--account", "upstream.account", self.account.as_ref()),
+            one(
+                "--state-folder",
+                "record.file.folder",
+                self.state_folder.as_ref(),
+            ),
+        ];
+        flags.into_iter().flatten().collect()
+    }
+}
+
 /// Flags of the demo.
 #[derive(Clone, Debug, Args)]
 pub struct Demo {

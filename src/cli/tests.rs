@@ -2,10 +2,18 @@ use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
+use clap::Parser as _;
 use tempfile::TempDir;
 
 use super::*;
 use crate::record::Record;
+
+pub(super) fn page() -> Size {
+    Size {
+        columns: 100,
+        rows: None,
+    }
+}
 
 fn bearerd(arguments: &[&str], environment: &[(&str, &str)]) -> (Exit, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -14,7 +22,8 @@ fn bearerd(arguments: &[&str], environment: &[(&str, &str)]) -> (Exit, String, S
         err: &mut err,
         out_colour: false,
         err_colour: false,
-        width: 100,
+        out_terminal: false,
+        size: page,
     };
     let arguments = ["bearerd"].iter().chain(arguments).map(OsString::from);
     let pairs = environment
@@ -81,15 +90,24 @@ fn help_and_version_are_data_and_a_wrong_flag_is_usage() {
     let (exit, out, err) = bearerd(&["version"], &[]);
     assert_eq!((exit, err.as_str()), (Exit::Done, ""));
     assert_eq!(out, concat!("bearerd ", env!("CARGO_PKG_VERSION"), "\n"));
-    for command in ["", "serve", "demo", "sandbox", "check", "init", "status"] {
-        let arguments: Vec<&str> = [command, "--help"]
-            .into_iter()
-            .filter(|word| !word.is_empty())
-            .collect();
+    let mut whole = Arguments::command();
+    whole.build();
+    let mut commands = vec![String::new()];
+    for command in whole.get_subcommands().filter(|it| it.get_name() != "help") {
+        commands.push(command.get_name().to_owned());
+        let below = command
+            .get_subcommands()
+            .filter(|it| it.get_name() != "help");
+        commands.extend(below.map(|it| format!("{} {}", command.get_name(), it.get_name())));
+    }
+    assert_eq!(commands.len(), 1 + 14 + 3);
+    for command in &commands {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let (exit, out, _) = bearerd(&arguments, &[]);
         assert_eq!(exit, Exit::Done);
         assert!(out.contains("Example"), "{out}");
-        assert_eq!(out.contains("--config"), command != "demo", "{out}");
+        let takes_settings = !command.starts_with("demo");
+        assert_eq!(out.contains("--config"), takes_settings, "{out}");
     }
     let (exit, out, err) = bearerd(&["check", "--acount", "x"], &[]);
     assert_eq!((exit, out.as_str()), (Exit::Usage, ""));

@@ -49,8 +49,8 @@ pub(super) struct Free {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Slot {
-    pub(super) class: String,
-    pub(super) trigger: String,
+    #[serde(default)]
+    pub(super) attempt: u64,
     pub(super) outcome: String,
     pub(super) frees_at: Timestamp,
 }
@@ -65,6 +65,8 @@ pub(super) struct Next {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Attempt {
+    #[serde(default)]
+    pub(super) attempt: u64,
     pub(super) class: String,
     pub(super) trigger: String,
     pub(super) key: u32,
@@ -105,5 +107,45 @@ impl Document {
         self.token
             .as_ref()
             .is_some_and(|token| token.expires_at > self.now())
+    }
+
+    /// True if nothing in it has changed but what time passing changes: the same token in the same state, the same slots, attempts
+    /// and troubles, and the next attempt at the same time, give or take a second.
+    pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
+        let token = |it: &Self| {
+            let token = it.token.as_ref();
+            token.map(|token| (token.generation, token.suspect, token.expires_at > it.now()))
+        };
+        let slots = |it: &Self| -> Vec<(u64, String)> {
+            let slots = it.budget.slots.iter();
+            slots
+                .map(|slot| (slot.attempt, slot.outcome.clone()))
+                .collect()
+        };
+        let made =
+            |it: &Self| -> Vec<u64> { it.attempts.iter().map(|made| made.attempt).collect() };
+        let trouble = |it: &Self| {
+            let trouble = it.trouble.as_ref();
+            trouble.map(|trouble| (trouble.code.clone(), trouble.detail.clone()))
+        };
+        let next = |it: &Self| {
+            let next = it.next.as_ref();
+            next.map(|it| (it.class.clone(), it.trigger.clone(), it.waiting_for.clone()))
+        };
+        let parked = |it: &Self| it.parked.as_ref().map(|parked| parked.since);
+        let at = |it: &Self| it.next.as_ref().map(|next| next.at);
+        let same_time = match (at(self), at(other)) {
+            (Some(one), Some(two)) => one.duration_since(two).as_millis().abs() < 1000,
+            (one, two) => one == two,
+        };
+        same_time
+            && token(self) == token(other)
+            && slots(self) == slots(other)
+            && made(self) == made(other)
+            && trouble(self) == trouble(other)
+            && next(self) == next(other)
+            && parked(self) == parked(other)
+            && self.minting == other.minting
+            && self.register.up == other.register.up
     }
 }

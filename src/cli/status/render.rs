@@ -1,11 +1,11 @@
 //! The status for people: a pure function of the document.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::document::{Attempt, Document, Slot, Token};
+use super::document::{Attempt, Budget, Document, Slot, Token};
+use super::page::{INDENT, Page, Span, Tone};
 
 /// Attempts beyond these are in `--format json`.
 const MOST_ATTEMPTS: usize = 10;
@@ -13,92 +13,58 @@ const MOST_ATTEMPTS: usize = 10;
 /// More slots than this are counted rather than drawn.
 const MOST_CELLS: u32 = 50;
 
-/// Where the values begin, behind their labels.
-const INDENT: usize = 10;
-
-/// A page that is being written.
-struct Page {
-    text: String,
-    now: Timestamp,
-    width: usize,
-    colour: bool,
-}
-
-/// What a line says beside its words.
-#[derive(Clone, Copy)]
-enum Tone {
-    Plain,
-    Good,
-    Bad,
-}
-
 /// Draws the document on lines of at most `width` characters. Everything is seen from the document's own time.
 pub(super) fn render(document: &Document, width: usize, colour: bool) -> String {
-    let mut page = Page {
-        text: String::new(),
+    let mut view = View {
+        page: Page::new(width, colour),
         now: document.now(),
-        width: width.max(40),
-        colour,
     };
-    page.loud(document);
-    let version = &document.version;
-    let heading = format!(
-        "{} at {}, bearerd {version}",
-        document.account,
-        day_and_time(page.now)
+    view.loud(document);
+    let (account, version) = (&document.account, &document.version);
+    let at = view.now.strftime("%Y-%m-%d %H:%M:%SZ");
+    view.page.words(
+        "account",
+        &[
+            plain(account.as_str()),
+            (Tone::Dim, format!("  bearerd {version}, {at}")),
+        ],
     );
-    page.line("account", &heading, Tone::Plain);
-    page.token(document.token.as_ref());
-    page.budget(document);
-    page.next(document);
+    view.token(document.token.as_ref());
+    view.budget(&document.budget);
     let register = &document.register;
-    let kind = &register.kind;
     if register.up {
-        page.line("record", &format!("{kind}, up"), Tone::Plain);
+        let kind = &register.kind;
+        view.page.words(
+            "record",
+            &[plain(format!("{kind}, ")), (Tone::Good, "up".into())],
+        );
     }
-    page.attempts(&document.attempts);
-    page.text
+    view.timeline(document);
+    view.page.text()
 }
 
-impl Page {
-    /// One line, cut to the width, without anything that could move a terminal's cursor.
-    fn line(&mut self, label: &str, text: &str, tone: Tone) {
-        let whole = format!("{label:<INDENT$}{text}");
-        let harmless: String = whole
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        let harmless = harmless.trim_end();
-        let cut: String = match harmless.chars().count() > self.width {
-            true => harmless.chars().take(self.width - 1).chain(['…']).collect(),
-            false => harmless.to_owned(),
-        };
-        let _ = match (tone, self.colour) {
-            (Tone::Good, true) => writeln!(self.text, "\x1b[32m{cut}\x1b[0m"),
-            (Tone::Bad, true) => writeln!(self.text, "\x1b[1;31m{cut}\x1b[0m"),
-            _ => writeln!(self.text, "{cut}"),
-        };
-    }
+/// A page, and the time from which everything on it is seen.
+struct View {
+    page: Page,
+    now: Timestamp,
+}
 
+impl View {
     /// What somebody must see, first.
     fn loud(&mut self, document: &Document) {
+        let page = &mut self.page;
         if let Some(parked) = &document.parked {
-            let since = self.ago(parked.since);
-            let text = format!(
-                "since {since}: the issuer refuses our keys, and mints are rare until they change"
-            );
-            self.line("PARKED", &text, Tone::Bad);
-            self.line("", &parked.reason, Tone::Bad);
+            let since = length(parked.since, self.now);
+            let text = format!("since {since}: the issuer refuses our keys, so mints are rare");
+            page.line("PARKED", text, Tone::Bad);
+            page.wrapped("", &parked.reason, Tone::Bad);
         }
         let known = document.parked.as_ref().map(|parked| &parked.reason);
         if let Some(trouble) = &document.trouble
             && known != Some(&trouble.detail)
         {
-            self.line(
-                "TROUBLE",
-                &format!("{}: {}", trouble.code, trouble.detail),
-                Tone::Bad,
-            );
+            let text = format!("{}: {}", trouble.code, trouble.detail);
+            page.wrapped("TROUBLE", &text, Tone::Bad);
         }
         let register = &document.register;
         if !register.up {
@@ -107,190 +73,227 @@ impl Page {
                 "{} does not answer, and without it there is no mint: {detail}",
                 register.kind
             );
-            self.line("RECORD", &text, Tone::Bad);
+            page.wrapped("RECORD", &text, Tone::Bad);
         }
         if let Some(moved) = &register.moved_aside {
-            self.line("RECORD", moved, Tone::Bad);
+            page.wrapped("RECORD", moved, Tone::Bad);
+        }
+        if document.token.as_ref().is_some_and(|token| token.suspect) {
+            let text = "a caller reported that this token was refused";
+            page.line("SUSPECT", text, Tone::Bad);
         }
         if document.short_lead {
             let text = "the lead is short (refresh.allow_short_lead): a spent budget can outlast the token";
-            self.line("NOTE", text, Tone::Plain);
+            page.line("NOTE", text, Tone::Warn);
         }
     }
 
     fn token(&mut self, token: Option<&Token>) {
         let Some(token) = token else {
-            return self.line("token", "none yet", Tone::Bad);
+            return self.page.line("token", "none yet", Tone::Bad);
         };
-        let name = format!("generation {}, {}", token.generation, token.fingerprint);
+        let name = (
+            Tone::Dim,
+            format!("  generation {}, {}", token.generation, token.fingerprint),
+        );
+        let end = time(token.expires_at);
         if token.expires_at <= self.now {
             let text = format!(
-                "EXPIRED {} ago, at {} ({name})",
-                self.ago(token.expires_at),
-                time(token.expires_at)
+                "EXPIRED {} ago, at {end}",
+                length(token.expires_at, self.now)
             );
-            return self.line("token", &text, Tone::Bad);
+            return self.page.words("token", &[(Tone::Bad, text), name]);
         }
-        let left = self.until(token.expires_at);
-        let text = format!("live for {left}, until {} ({name})", time(token.expires_at));
-        self.line("token", &text, Tone::Good);
-        let due = match token.refresh_at > self.now {
-            true => format!(
-                "refresh in {}, at {}",
-                self.until(token.refresh_at),
-                time(token.refresh_at)
-            ),
-            false => format!("refresh due since {}", time(token.refresh_at)),
+        let due = token.refresh_at <= self.now;
+        let tone = match due || token.suspect {
+            true => Tone::Warn,
+            false => Tone::Good,
         };
-        let bar = life_bar(
-            token,
-            self.now,
-            self.width
-                .saturating_sub(INDENT + due.len() + 4)
-                .clamp(10, 40),
+        let text = format!(
+            "live for {}, until {end}",
+            length(self.now, token.expires_at)
         );
-        self.line("", &format!("[{bar}] {due}"), Tone::Plain);
-        if token.suspect {
-            self.line(
-                "SUSPECT",
-                "a caller reported that this token was refused",
-                Tone::Bad,
-            );
-        }
+        self.page.words("token", &[(tone, text), name]);
+        let at = time(token.refresh_at);
+        let when = match due {
+            true => format!("  refresh due since {at}"),
+            false => format!(
+                "  refresh in {}, at {at}",
+                length(self.now, token.refresh_at)
+            ),
+        };
+        let room = self
+            .page
+            .width()
+            .saturating_sub(INDENT + when.chars().count());
+        let mut spans = life_bar(token, self.now, room.clamp(10, 50), tone);
+        spans.push(if due { (Tone::Warn, when) } else { plain(when) });
+        self.page.words("", &spans);
     }
 
-    fn budget(&mut self, document: &Document) {
-        let budget = &document.budget;
-        let taken = budget.slots.len();
-        let free = &budget.free;
-        let text = format!(
-            "{taken} of {} slots taken; free now: {} routine, {} reported, {} urgent",
-            budget.limit, free.routine, free.reported, free.urgent
-        );
-        self.line(
-            "budget",
-            &text,
-            if free.urgent == 0 {
+    fn budget(&mut self, budget: &Budget) {
+        let (taken, limit) = (budget.slots.len(), budget.limit);
+        let mut spans = Vec::new();
+        if limit <= MOST_CELLS {
+            for cell in 0..limit as usize {
+                let (tone, mark) = budget.slots.get(cell).map_or((Tone::Dim, " "), mark);
+                spans.extend([
+                    (Tone::Dim, "[".into()),
+                    (tone, mark.into()),
+                    (Tone::Dim, "]".into()),
+                ]);
+            }
+            spans.push(plain("  "));
+        }
+        spans.push((
+            if budget.free.urgent == 0 {
                 Tone::Bad
             } else {
                 Tone::Plain
             },
+            format!("{taken} of {limit} slots taken"),
+        ));
+        self.page.words("budget", &spans);
+        let free = &budget.free;
+        let text = format!(
+            "free now: {} routine, {} reported, {} urgent",
+            free.routine, free.reported, free.urgent
         );
-        if budget.limit <= MOST_CELLS {
-            let cells: String = (0..budget.limit as usize)
-                .map(|cell| if cell < taken { "[#]" } else { "[ ]" })
-                .collect();
-            self.line("", &cells, Tone::Plain);
-        }
-        for slot in budget.slots.iter().take(MOST_CELLS as usize) {
-            let text = self.slot(slot);
-            self.line("", &text, Tone::Plain);
-        }
-    }
-
-    fn slot(&self, slot: &Slot) -> String {
-        let what = format!(
-            "{} for {}, {}",
-            slot.class,
-            words(&slot.trigger),
-            words(&slot.outcome)
-        );
-        format!(
-            "[#] frees in {:<8} at {}  {what}",
-            self.until(slot.frees_at),
-            time(slot.frees_at)
-        )
-    }
-
-    fn next(&mut self, document: &Document) {
-        if let Some(attempt) = document.minting {
-            self.line("now", &format!("minting, attempt {attempt}"), Tone::Plain);
-        }
-        let text = match &document.next {
-            None => "nothing is planned".to_owned(),
-            Some(next) => format!(
-                "{} mint for {} in {}, at {}; it waits for {}",
-                next.class,
-                words(&next.trigger),
-                self.until(next.at),
-                time(next.at),
-                waited_for(&next.waiting_for)
-            ),
-        };
-        self.line("next", &text, Tone::Plain);
-    }
-
-    fn attempts(&mut self, attempts: &[Attempt]) {
-        if attempts.is_empty() {
-            return self.line("attempts", "none by this process", Tone::Plain);
-        }
-        self.line(
-            "attempts",
-            "began      took     key  outcome    class     for",
-            Tone::Plain,
-        );
-        for attempt in attempts.iter().take(MOST_ATTEMPTS) {
-            let took = format!("{:.2}s", attempt.duration_seconds);
-            let row = format!(
-                "{}  {took:<8} {:<4} {:<10} {:<9} {}",
-                time(attempt.began_at),
-                attempt.key,
-                words(&attempt.outcome),
-                attempt.class,
-                words(&attempt.trigger)
-            );
-            let tone = if attempt.outcome == "minted" {
-                Tone::Plain
-            } else {
-                Tone::Bad
+        self.page.line("", text, Tone::Plain);
+        let ends = || budget.slots.iter().map(|slot| slot.frees_at);
+        if let (Some(first), Some(last)) = (ends().min(), ends().max()) {
+            let when = |at| format!("in {}, at {}", length(self.now, at), time(at));
+            let text = match taken {
+                1 => format!("it frees {}", when(first)),
+                _ => format!("the first frees {}; the last {}", when(first), when(last)),
             };
-            self.line("", &row, tone);
-            if let Some(detail) = &attempt.detail {
-                self.line("", &format!("           {detail}"), Tone::Plain);
+            self.page.line("", text, Tone::Plain);
+        }
+    }
+
+    /// The next attempt, the one under way, and those that were made, newest first.
+    fn timeline(&mut self, document: &Document) {
+        let mut label = "timeline";
+        let mut row = |page: &mut Page, spans: &[Span]| {
+            page.words(label, spans);
+            label = "";
+        };
+        match &document.next {
+            Some(next) => {
+                let left = match length(self.now, next.at) {
+                    left if left == "0s" => "now".to_owned(),
+                    left => format!("in {left}"),
+                };
+                let when = format!("○ {}  {left:<12}", time(next.at));
+                let what = format!("{}, {}", next.class, reason(&next.trigger));
+                let why = match next.waiting_for.as_str() {
+                    "nothing" => String::new(),
+                    name => format!(", waits for {}", waited_for(name)),
+                };
+                row(
+                    &mut self.page,
+                    &[plain(when), plain(what), (Tone::Dim, why)],
+                );
             }
+            None => row(&mut self.page, &[plain("○ nothing is planned")]),
         }
-        if attempts.len() > MOST_ATTEMPTS {
-            self.line(
-                "",
-                &format!("and {} before these", attempts.len() - MOST_ATTEMPTS),
-                Tone::Plain,
+        if let Some(attempt) = document.minting {
+            let text = format!(
+                "◐ {}  now         minting, attempt {attempt}",
+                time(self.now)
             );
+            row(&mut self.page, &[(Tone::Warn, text)]);
+        }
+        for attempt in document.attempts.iter().take(MOST_ATTEMPTS) {
+            self.attempt(attempt);
+        }
+        let more = document.attempts.len().saturating_sub(MOST_ATTEMPTS);
+        if more > 0 {
+            self.page
+                .line("", format!("  and {more} before these"), Tone::Dim);
+        } else if document.attempts.is_empty() {
+            self.page
+                .line("", "  no attempt yet by this process", Tone::Dim);
         }
     }
 
-    fn until(&self, at: Timestamp) -> String {
-        length(self.now, at)
-    }
-
-    fn ago(&self, at: Timestamp) -> String {
-        length(at, self.now)
+    fn attempt(&mut self, attempt: &Attempt) {
+        let (tone, mark) = outcome_mark(&attempt.outcome);
+        let ago = format!("{} ago", length(attempt.began_at, self.now));
+        let rest = format!(
+            "{:>5.2}s  {}, {}, key {}",
+            attempt.duration_seconds,
+            attempt.class,
+            reason(&attempt.trigger),
+            attempt.key
+        );
+        self.page.words(
+            "",
+            &[
+                (tone, mark.into()),
+                plain(format!(" {}  {ago:<12}", time(attempt.began_at))),
+                (tone, format!("{:<10}", words(&attempt.outcome))),
+                plain(rest),
+            ],
+        );
+        if let Some(detail) = &attempt.detail {
+            self.page
+                .line("", format!("             {detail}"), Tone::Dim);
+        }
     }
 }
 
-/// `#` has passed, `-` is to come, and `R` is where the refresh is due.
-fn life_bar(token: &Token, now: Timestamp, width: usize) -> String {
-    let life = seconds(token.issued_at, token.expires_at).max(1);
+fn plain(text: impl Into<String>) -> Span {
+    (Tone::Plain, text.into())
+}
+
+/// How a slot's cell looks.
+fn mark(slot: &Slot) -> (Tone, &'static str) {
+    outcome_mark(&slot.outcome)
+}
+
+fn outcome_mark(outcome: &str) -> (Tone, &'static str) {
+    match outcome {
+        "minted" => (Tone::Good, "●"),
+        "begun" => (Tone::Warn, "◐"),
+        "not_sent" => (Tone::Warn, "∅"),
+        _ => (Tone::Bad, "×"),
+    }
+}
+
+/// What has passed, what is to come, and where the refresh is due.
+fn life_bar(token: &Token, now: Timestamp, width: usize, tone: Tone) -> Vec<Span> {
+    let life = milliseconds(token.issued_at, token.expires_at).max(1);
     let cell = |at: Timestamp| {
-        let passed = seconds(token.issued_at, at).min(life);
+        let passed = milliseconds(token.issued_at, at).min(life);
         usize::try_from(u128::from(passed) * width as u128 / u128::from(life)).unwrap_or(width)
     };
-    let (passed, refresh) = (cell(now), cell(token.refresh_at));
-    let draw = |index: usize| match index {
-        _ if index == refresh => 'R',
-        _ if index < passed => '#',
-        _ => '-',
-    };
-    (0..width).map(draw).collect()
+    // While it lives, its last cell is never gone.
+    let passed = cell(now).min(width - 1);
+    let refresh = cell(token.refresh_at).min(width - 1);
+    (0..width)
+        .map(|index| match index {
+            _ if index == refresh => (Tone::Plain, "▲".into()),
+            _ if index < passed => (Tone::Dim, "░".into()),
+            _ => (tone, "█".into()),
+        })
+        .fold(Vec::new(), |mut spans: Vec<Span>, (tone, text): Span| {
+            match spans.last_mut() {
+                Some((last, line)) if *last == tone => line.push_str(&text),
+                _ => spans.push((tone, text)),
+            }
+            spans
+        })
 }
 
-fn seconds(from: Timestamp, to: Timestamp) -> u64 {
-    u64::try_from(to.duration_since(from).as_secs()).unwrap_or(0)
+fn milliseconds(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
 }
 
-/// Whole seconds, and minutes only beyond a day: nobody plans by less.
+/// Whole seconds, and minutes only from an hour on: nobody plans by less.
 fn length(from: Timestamp, to: Timestamp) -> String {
-    let seconds = seconds(from, to);
-    let whole = if seconds > 24 * 60 * 60 {
+    let seconds = milliseconds(from, to) / 1000;
+    let whole = if seconds >= 60 * 60 {
         seconds / 60 * 60
     } else {
         seconds
@@ -302,11 +305,19 @@ fn time(at: Timestamp) -> String {
     at.strftime("%H:%M:%SZ").to_string()
 }
 
-fn day_and_time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+/// What set an attempt off, for people.
+fn reason(trigger: &str) -> String {
+    match trigger {
+        "schedule" => "as scheduled".into(),
+        "expiry" => "before expiry".into(),
+        "report" => "token refused".into(),
+        "operator" => "by an operator".into(),
+        "parked" => "while parked".into(),
+        other => words(other),
+    }
 }
 
-/// `first_token` for people.
+/// `not_sent` for people.
 fn words(name: &str) -> String {
     name.replace('_', " ")
 }
@@ -314,13 +325,13 @@ fn words(name: &str) -> String {
 fn waited_for(name: &str) -> String {
     match name {
         "schedule" => "its time".into(),
-        "pace" => "its distance from the mint before".into(),
-        "backoff" => "the back-off after a failure".into(),
+        "pace" => "its pace".into(),
+        "backoff" => "the back-off".into(),
         "budget" => "a free slot".into(),
-        "probation" => "the unknown past to be over".into(),
-        "claim" => "another process that mints".into(),
-        "register" => "the record to answer".into(),
-        "parked" => "the rare attempt while parked".into(),
+        "probation" => "an unknown past".into(),
+        "claim" => "another's mint".into(),
+        "register" => "the record".into(),
+        "parked" => "the rare retry".into(),
         other => words(other),
     }
 }

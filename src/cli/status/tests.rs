@@ -2,9 +2,12 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::thread;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::super::Size;
+use super::super::tests::page;
 use super::*;
 use crate::clock::Stamp;
 use crate::config::Sources;
@@ -92,19 +95,17 @@ fn document(status: &Status) -> Document {
 #[test]
 fn a_healthy_daemon_is_drawn() {
     let expected = "\
-account   acct-1 at 2026-07-01 12:20:00Z, bearerd 0.1.0
-token     live for 40m, until 13:00:00Z (generation 42, 3fa9c1d2)
-          [#############-----R---------------------] refresh in 7m, at 12:27:00Z
-budget    2 of 10 slots taken; free now: 5 routine, 3 reported, 8 urgent
-          [#][#][ ][ ][ ][ ][ ][ ][ ][ ]
-          [#] frees in 11m      at 12:31:00Z  routine for schedule, lost
-          [#] frees in 13m      at 12:33:00Z  routine for schedule, minted
-next      routine mint for schedule in 7m, at 12:27:00Z; it waits for its time
+account   acct-1  bearerd 0.1.0, 2026-07-01 12:20:00Z
+token     live for 40m, until 13:00:00Z  generation 42, 3fa9c1d2
+          ░░░░░░░░░░░░░░░░██████▲███████████████████████████  refresh in 7m, at 12:27:00Z
+budget    [×][●][ ][ ][ ][ ][ ][ ][ ][ ]  2 of 10 slots taken
+          free now: 5 routine, 3 reported, 8 urgent
+          the first frees in 11m, at 12:31:00Z; the last in 13m, at 12:33:00Z
 record    file, up
-attempts  began      took     key  outcome    class     for
-          12:00:00Z  0.24s    1    minted     urgent    first token
-          11:58:00Z  0.24s    1    lost       urgent    first token
-                     no whole answer within 10s
+timeline  ○ 12:27:00Z  in 7m       routine, as scheduled, waits for its time
+          ● 12:00:00Z  20m ago     minted     0.24s  urgent, first token, key 1
+          × 11:58:00Z  22m ago     lost       0.24s  urgent, first token, key 1
+                       no whole answer within 10s
 ";
     assert_eq!(render::render(&document(&status()), 100, false), expected);
 }
@@ -127,9 +128,9 @@ fn trouble_comes_first_and_no_line_is_too_long_or_moves_the_cursor() {
     let plain = render::render(&document(&status), 60, false);
     let lines: Vec<&str> = plain.lines().collect();
     assert!(lines[0].starts_with("PARKED    since 1h: "), "{plain}");
-    assert!(lines[2] == "TROUBLE   refused: 401", "{plain}");
+    assert_eq!(lines[3], "TROUBLE   refused: 401", "{plain}");
     assert!(
-        lines[3].starts_with("RECORD    file does not answer"),
+        lines[4].starts_with("RECORD    file does not answer"),
         "{plain}"
     );
     assert!(plain.contains("EXPIRED 10m ago, at 13:00:00Z"), "{plain}");
@@ -143,6 +144,139 @@ fn trouble_comes_first_and_no_line_is_too_long_or_moves_the_cursor() {
         coloured.contains("\x1b[1;31mPARKED") && !coloured.contains("\x1b[2J"),
         "{coloured}"
     );
+}
+
+/// Every state that a daemon can be in, by name.
+fn states() -> Vec<(&'static str, Status)> {
+    let mut states = vec![("fresh", status())];
+    let mut add = |name, change: &dyn Fn(&mut Status)| {
+        let mut changed = status();
+        change(&mut changed);
+        states.push((name, changed));
+    };
+    add("due, and minting", &|it| {
+        it.at = Some(at(28));
+        it.minting = Some(Generation(43));
+        let next = it.next.as_mut().unwrap();
+        (next.at.wall, next.waiting_for) = (at(28), "nothing");
+        it.budget.slots.push(SlotStatus {
+            outcome: "begun",
+            ..it.budget.slots[1].clone()
+        });
+    });
+    add("suspect", &|it| {
+        it.token.as_mut().unwrap().suspect = true;
+        let next = it.next.as_mut().unwrap();
+        next.at.wall = at(23);
+        (next.class, next.trigger, next.waiting_for) = ("reported", "report", "pace");
+    });
+    let throttled = |it: &mut Status| {
+        it.trouble = Some(Trouble {
+            code: "throttled",
+            detail: "429 Too Many Requests, retry after 300 s".into(),
+        });
+        it.attempts[0].outcome = "throttled";
+        it.attempts[0].detail = it.trouble.as_ref().map(|trouble| trouble.detail.clone());
+        let next = it.next.as_mut().unwrap();
+        (next.class, next.trigger, next.waiting_for) = ("urgent", "expiry", "budget");
+        next.at.wall = at(72);
+        let slot = |minutes| SlotStatus {
+            frees_at: at(72 + minutes),
+            ..it.budget.slots[0].clone()
+        };
+        it.budget.slots = (0_i64..10).map(slot).collect();
+        it.budget.free = FreeStatus::default();
+    };
+    add("expired, and the budget spent", &|it| {
+        throttled(it);
+        it.at = Some(at(70));
+    });
+    add("parked", &|it| {
+        let reason = "401 Unauthorized: the key is not known here";
+        it.parked = Some(ParkedStatus {
+            since: at(10),
+            reason: reason.into(),
+        });
+        it.trouble = Some(Trouble {
+            code: "refused",
+            detail: reason.into(),
+        });
+        it.attempts[0].outcome = "refused";
+        let next = it.next.as_mut().unwrap();
+        (next.trigger, next.waiting_for) = ("parked", "parked");
+    });
+    add("no token yet", &|it| {
+        it.token = None;
+        it.attempts.truncate(0);
+        it.next.as_mut().unwrap().trigger = "first_token";
+        it.next.as_mut().unwrap().waiting_for = "backoff";
+    });
+    add("the register down", &|it| {
+        it.register.up = false;
+        it.register.detail =
+            Some("write /var/lib/bearerd/record.json.new: No space left on device".into());
+        it.next.as_mut().unwrap().waiting_for = "register";
+    });
+    states
+}
+
+#[test]
+fn every_state_is_drawn_as_it_was_agreed() {
+    let mut drawn = String::new();
+    for (name, status) in states() {
+        for width in [80, 120] {
+            let page = render::render(&document(&status), width, false);
+            assert!(page.lines().all(|line| line.chars().count() <= width));
+            drawn.push_str(&format!("== {name}, {width} columns\n{page}\n"));
+            let coloured = render::render(&document(&status), width, true);
+            assert_eq!(without_colour(&coloured), page, "{name}");
+        }
+    }
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write("tests/golden/status.txt", &drawn).unwrap();
+        return;
+    }
+    let agreed = include_str!("../../../tests/golden/status.txt");
+    assert!(drawn == agreed, "BLESS=1 writes it anew:\n{drawn}");
+}
+
+fn without_colour(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut plain = parts.next().unwrap().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once('m').unwrap().1);
+    }
+    plain
+}
+
+#[test]
+fn a_drawing_goes_over_the_last_one_line_by_line() {
+    let size = |columns, rows| Size {
+        columns,
+        rows: Some(rows),
+    };
+    let mut screen = watch::Screen::default();
+    let first = screen.frame("one\ntwo\n", size(80, 24));
+    assert_eq!(first, "\x1b[?25lone\x1b[K\r\ntwo\x1b[K\r\n\x1b[J");
+    let second = screen.frame("only\n", size(80, 24));
+    assert_eq!(second, "\x1b[2A\ronly\x1b[K\r\n\x1b[J");
+    let resized = screen.frame("1\n2\n3\n4\n", size(80, 3));
+    assert_eq!(resized, "\x1b[2J\x1b[H1\x1b[K\r\n2\x1b[K\r\n\x1b[J");
+}
+
+#[test]
+fn time_alone_changes_nothing_until_it_ends_a_token() {
+    let (before, mut after) = (document(&status()), status());
+    after.at = Some(at(25));
+    assert!(before.says_the_same_as(&document(&after)));
+    after.at = Some(at(60));
+    assert!(
+        !before.says_the_same_as(&document(&after)),
+        "it has expired"
+    );
+    for (name, changed) in states().into_iter().skip(1) {
+        assert!(!before.says_the_same_as(&document(&changed)), "{name}");
+    }
 }
 
 #[test]
@@ -179,7 +313,8 @@ fn ask(admin: &str, format: Form) -> (Exit, String, String) {
         err: &mut err,
         out_colour: false,
         err_colour: false,
-        width: 100,
+        out_terminal: false,
+        size: page,
     };
     let exit = run(Some(admin), &Sources::default(), format, &mut console);
     (

@@ -1,0 +1,105 @@
+//! `ledger` and `unpark`: emergencies. They work on the record itself, with the daemon running or stopped.
+
+mod show;
+
+use super::register::{self, Desk};
+use super::{Console, Exit, Form, reach};
+use crate::clock::Clock as _;
+use crate::config::Sources;
+use crate::record::Record;
+
+/// What every change by hand is written as.
+const HOLDER: &str = "operator";
+
+/// Prints what the record remembers.
+pub(super) fn show(sources: &Sources, form: Form, console: &mut Console<'_>) -> Exit {
+    with_desk(sources, console, |desk, console| {
+        let now = desk.clock.now();
+        let record = desk.read(now)?;
+        let shown = show::Shown::new(&record, desk, now);
+        console.print(&match form {
+            Form::Text => shown.to_text(),
+            Form::Json => shown.to_json(),
+        });
+        Ok(())
+    })
+}
+
+/// Takes slots for mints that were made elsewhere.
+pub(super) fn spend(count: u32, sources: &Sources, console: &mut Console<'_>) -> Exit {
+    with_desk(sources, console, |desk, console| {
+        let limit = desk.config.rules.budget.limit.get();
+        if !(1..=limit).contains(&count) {
+            let why = format!("spend takes 1 to {limit} slots: budget.limit is {limit}");
+            return Err((Exit::Usage, why));
+        }
+        let writer = desk.writer(HOLDER);
+        let rules = &desk.config.rules;
+        let written = super::block_on(desk.change(&writer, |record, now| {
+            Some(record.spent_by_hand(count, &writer.holder, now, rules))
+        }))?;
+        let period = humantime::format_duration(rules.budget.period());
+        let taken = written.map_or(0, |record| record.ledger.len());
+        console.tell(&format!(
+            "{count} spent, for {period} from now; {taken} of {limit} slots are taken"
+        ));
+        Ok(())
+    })
+}
+
+/// Forgets what was spent.
+pub(super) fn reset(yes: bool, sources: &Sources, console: &mut Console<'_>) -> Exit {
+    if !yes {
+        return console.end(Exit::Usage, RESET_NEEDS_YES);
+    }
+    with_desk(sources, console, |desk, console| {
+        if let Some(address) = super::block_on(reach::who_answers(sources))? {
+            let why = format!(
+                "a daemon answers at {address}, and would bring its slots back; stop every bearerd on this record, and run it again"
+            );
+            return Err((Exit::Failed, why));
+        }
+        let writer = desk.writer(HOLDER);
+        let before = desk.read(desk.clock.now())?;
+        super::block_on(desk.change(&writer, |record, _| Some(record.emptied())))?;
+        console.tell(&format!(
+            "{} slots, the claim and the waits are forgotten; if the issuer still counts those mints, it may refuse the next ones",
+            before.ledger.len()
+        ));
+        Ok(())
+    })
+}
+
+const RESET_NEEDS_YES: &str = "\
+reset makes bearerd forget every mint that it spent, who is minting, and the waits after failures; the token stays. If the issuer \
+still counts those mints, the next ones can overrun its budget. Do it only when you know that they are not counted: with --yes";
+
+/// Lets the keys be tried again.
+pub(super) fn unpark(sources: &Sources, console: &mut Console<'_>) -> Exit {
+    with_desk(sources, console, |desk, console| {
+        let writer = desk.writer(HOLDER);
+        let written = super::block_on(desk.change(&writer, |record, _| Record::unparked(record)))?;
+        console.tell(match written {
+            Some(_) => {
+                "unparked: each key is tried again when the budget allows, and a running daemon notices within a second"
+            }
+            None => "it is not parked; nothing was changed",
+        });
+        Ok(())
+    })
+}
+
+fn with_desk(
+    sources: &Sources,
+    console: &mut Console<'_>,
+    work: impl FnOnce(&Desk, &mut Console<'_>) -> Result<(), (Exit, String)>,
+) -> Exit {
+    let desk = match register::open(sources, console) {
+        Ok(desk) => desk,
+        Err(exit) => return exit,
+    };
+    match work(&desk, console) {
+        Ok(()) => Exit::Done,
+        Err((exit, why)) => console.end(exit, &why),
+    }
+}

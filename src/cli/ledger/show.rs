@@ -1,0 +1,246 @@
+//! What `ledger show` prints: the record without its secret.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Desk;
+use crate::clock::Stamp;
+use crate::record::{Record, Slot};
+
+/// The record's past and its waits, as of one moment.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    account: String,
+    record: String,
+    revision: u64,
+    written_at: Timestamp,
+    written_by: String,
+    at: Timestamp,
+    generation: u64,
+    token: Option<Token>,
+    limit: u32,
+    slots: Vec<Row>,
+    claim: Option<Claim>,
+    not_before: Option<Timestamp>,
+    /// `None` where the past is known; `until` is `None` where it stays unknown.
+    probation: Option<Probation>,
+    parked: Option<Parked>,
+}
+
+#[derive(Serialize)]
+struct Token {
+    generation: u64,
+    fingerprint: String,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+    live: bool,
+}
+
+#[derive(Serialize)]
+struct Row {
+    attempt: u64,
+    holder: String,
+    class: &'static str,
+    trigger: &'static str,
+    outcome: &'static str,
+    reserved_at: Timestamp,
+    frees_at: Timestamp,
+    #[serde(skip)]
+    frees_in: Duration,
+}
+
+#[derive(Serialize)]
+struct Claim {
+    attempt: u64,
+    holder: String,
+    until: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Probation {
+    until: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Parked {
+    since: Timestamp,
+    retry_at: Timestamp,
+    reason: String,
+}
+
+impl Shown {
+    pub(super) fn new(record: &Record, desk: &Desk, now: Stamp) -> Self {
+        let wall = |at: Stamp| Stamp::at_boot(now, at.boot).wall;
+        let ahead = |at: Stamp| (at.boot > now.boot).then(|| wall(at));
+        let row = |slot: &Slot| Row {
+            attempt: slot.attempt.0,
+            holder: slot.holder.clone(),
+            class: slot.class.name(),
+            trigger: slot.trigger.name(),
+            outcome: slot.outcome.name(),
+            reserved_at: wall(slot.reserved_at),
+            frees_at: wall(slot.frees_at),
+            frees_in: slot.frees_at.boot.saturating_sub(now.boot),
+        };
+        let counting = record
+            .ledger
+            .iter()
+            .filter(|it| it.frees_at.boot > now.boot);
+        let mut slots: Vec<Row> = counting.map(row).collect();
+        slots.sort_by_key(|slot| slot.frees_in);
+        Self {
+            account: record.account.clone(),
+            record: desk.register.path().display().to_string(),
+            revision: record.revision,
+            written_at: record.written.at.wall,
+            written_by: record.written.holder.clone(),
+            at: now.wall,
+            generation: record.generation.0,
+            token: record.token.as_ref().map(|token| Token {
+                generation: token.generation.0,
+                fingerprint: token.secret.fingerprint(),
+                issued_at: token.issued_at.wall,
+                expires_at: token.expires_at.wall,
+                live: !token.expired(now),
+            }),
+            limit: desk.config.rules.budget.limit.get(),
+            slots,
+            claim: record.claim.as_ref().map(|claim| Claim {
+                attempt: claim.attempt.0,
+                holder: claim.holder.clone(),
+                until: wall(claim.until),
+            }),
+            not_before: record.not_before.and_then(ahead),
+            probation: record.probation.as_ref().map(|probation| Probation {
+                until: probation.until.map(wall),
+            }),
+            parked: record.parked.as_ref().map(|parked| Parked {
+                since: parked.since.wall,
+                retry_at: wall(parked.retry_at),
+                reason: parked.reason.clone(),
+            }),
+        }
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("plain values are JSON");
+        text.push('\n');
+        text
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |label: &str, words: &str| {
+            let harmless = words.replace(char::is_control, " ");
+            let _ = writeln!(text, "{}", format!("{label:<10}{harmless}").trim_end());
+        };
+        line("account", &self.account);
+        let (revision, written) = (self.revision, day_and_time(self.written_at));
+        line("record", &self.record);
+        line(
+            "",
+            &format!(
+                "revision {revision}, written {written} by {}",
+                self.written_by
+            ),
+        );
+        line(
+            "token",
+            &self.token.as_ref().map_or("none".to_owned(), Token::words),
+        );
+        let (taken, limit) = (self.slots.len(), self.limit);
+        line("slots", &format!("{taken} of {limit} taken"));
+        if taken > 0 {
+            line(
+                "",
+                "reserved   frees      in        outcome    class     for          attempt     by",
+            );
+        }
+        for slot in &self.slots {
+            line("", &slot.words());
+        }
+        if let Some(claim) = &self.claim {
+            let Claim {
+                attempt,
+                holder,
+                until,
+            } = claim;
+            let until = time(*until);
+            line(
+                "claim",
+                &format!("attempt {attempt} of {holder}, until {until}"),
+            );
+        }
+        let mut waits = Vec::new();
+        waits.extend(
+            self.not_before
+                .map(|at| format!("no mint before {}", time(at))),
+        );
+        waits.extend(self.probation.as_ref().map(|it| match it.until {
+            Some(until) => format!(
+                "mints keep their distance until {}, since the past is unknown",
+                time(until)
+            ),
+            None => "mints keep their distance, since the past is unknown".to_owned(),
+        }));
+        line("waits", if waits.is_empty() { "none" } else { &waits[0] });
+        for wait in waits.iter().skip(1) {
+            line("", wait);
+        }
+        if let Some(parked) = &self.parked {
+            let (since, retry_at) = (day_and_time(parked.since), time(parked.retry_at));
+            line(
+                "PARKED",
+                &format!(
+                    "since {since}, next attempt at {retry_at}: {}",
+                    parked.reason
+                ),
+            );
+        }
+        text
+    }
+}
+
+impl Token {
+    fn words(&self) -> String {
+        let state = if self.live {
+            "live until"
+        } else {
+            "expired at"
+        };
+        format!(
+            "generation {}, {}, {state} {}",
+            self.generation,
+            self.fingerprint,
+            day_and_time(self.expires_at)
+        )
+    }
+}
+
+impl Row {
+    fn words(&self) -> String {
+        let left = Duration::from_secs(self.frees_in.as_secs());
+        format!(
+            "{}  {}  {:<8}  {:<9}  {:<8}  {:<11}  {:<10}  {}",
+            time(self.reserved_at),
+            time(self.frees_at),
+            humantime::format_duration(left).to_string(),
+            self.outcome,
+            self.class,
+            self.trigger.replace('_', " "),
+            self.attempt,
+            self.holder
+        )
+    }
+}
+
+fn time(at: Timestamp) -> String {
+    at.strftime("%H:%M:%SZ").to_string()
+}
+
+fn day_and_time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
