@@ -105,8 +105,9 @@ Example:
     Init(Common),
     /// Show how the token, the budget and the next mint stand
     #[command(after_help = "\
-Exits with 0 if there is a live token, and with 75 if there is none or no daemon answers. With --watch it goes on until Ctrl-C, and
-exits with 0: on a terminal it draws anew each second, and elsewhere it prints the status once for each change.
+Exits with 0 if there is a live token, and with 75 if there is none or no daemon answers.
+With --watch it goes on until Ctrl-C, and then exits with 0.
+On a terminal it draws anew each second; elsewhere it prints the status once for each change.
 
 Examples:
   bearerd status
@@ -119,7 +120,7 @@ Examples:
         /// For people, or the document as the daemon gave it
         #[arg(long, value_enum, default_value_t = Form::Text)]
         format: Form,
-        /// Go on
+        /// Go on, until Ctrl-C
         #[arg(long)]
         watch: bool,
     },
@@ -148,8 +149,9 @@ Examples:
     Ledger(Ledger),
     /// For emergencies: let the keys be tried again that the issuer refused
     #[command(after_help = "\
-A daemon parks when the issuer refuses every key, and then tries rarely. New keys end that by themselves; this is for keys that became
-good again. It spends no slot by itself, works with or without a running daemon, and is run as the user that runs bearerd.
+A daemon parks when the issuer refuses every key, and then tries rarely. New keys end that by themselves.
+This is for keys that became good again. It works on the record itself, with or without a running daemon.
+Run it as the user that runs bearerd.
 
 Example:
   bearerd unpark --config /etc/bearerd/bearerd.toml")]
@@ -208,8 +210,9 @@ Example:
     },
     /// Forget every mint that was spent, who is minting, and the waits after failures
     #[command(after_help = "\
-Only when you know that the issuer does not count those mints: otherwise the next ones can overrun its budget. The token and the parking
-stay. It is refused while a daemon answers, since a running daemon that holds the ledger would bring it back.
+Only when you know that the issuer does not count those mints: otherwise the next ones overrun its budget.
+The token and the parking stay.
+It is refused while a daemon answers: a running one that holds the ledger would bring it back.
 
 Example:
   bearerd ledger reset --yes")]

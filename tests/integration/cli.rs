@@ -14,12 +14,26 @@ use crate::terminal::{Process, bearerd, golden_file, run, sh};
 fn the_help_is_as_it_was_agreed() {
     let mut text = String::new();
     for command in [
-        "", "serve", "demo", "sandbox", "check", "init", "status", "version",
+        "",
+        "serve",
+        "demo",
+        "sandbox",
+        "token",
+        "wait",
+        "check",
+        "init",
+        "status",
+        "refresh",
+        "ledger",
+        "ledger show",
+        "ledger spend",
+        "ledger reset",
+        "unpark",
+        "version",
+        "completions",
+        "man",
     ] {
-        let arguments: Vec<&str> = [command, "--help"]
-            .into_iter()
-            .filter(|word| !word.is_empty())
-            .collect();
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let said = run(&arguments, &[]);
         assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
         text.push_str(&format!(
@@ -117,7 +131,12 @@ async fn status_tells_people_and_machines() {
     };
     let text = ask("text");
     assert_eq!((text.code, text.err.as_str()), (Some(0), ""), "{text:?}");
-    for word in ["token     live for", "budget", "next", "record    file, up"] {
+    for word in [
+        "token     live for",
+        "budget",
+        "timeline",
+        "record    file, up",
+    ] {
         assert!(text.out.contains(word), "{word} in\n{}", text.out);
     }
     assert!(!text.out.contains('\x1b'), "no colour for a pipe");

@@ -9,12 +9,15 @@
 #![allow(unreachable_pub, reason = "nothing outside can reach a test")]
 
 mod cli;
+mod client;
+mod commands;
 mod demo;
 mod faults;
 mod fuzzed;
 mod grpc;
 mod harness;
 mod house;
+mod ledger;
 mod lifecycle;
 mod operators;
 mod outage;
