@@ -114,3 +114,25 @@ pub(super) async fn who_answers(sources: &Sources) -> Result<Option<Address>, (E
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flag;
+
+    #[test]
+    fn where_nothing_is_said_the_usual_place_is_asked() {
+        let asked = |side: Side, sources: &Sources| {
+            let door = side.door(None, sources).unwrap();
+            door.address().to_string()
+        };
+        let none = Sources::flags_only(vec![
+            Flag::new("test", "http.listen", ""),
+            Flag::new("test", "admin.listen", ""),
+        ]);
+        for sources in [Sources::default(), none] {
+            assert_eq!(asked(Side::Callers, &sources), "127.0.0.1:7290");
+            assert_eq!(asked(Side::Operators, &sources), "127.0.0.1:7292");
+        }
+    }
+}

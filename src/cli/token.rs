@@ -125,3 +125,66 @@ pub(super) fn wait(
         exit => console.end(exit, &why),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Answers so many requests in turn, and gives what was asked.
+    fn answer(listener: &TcpListener, answers: &[&str]) -> Vec<String> {
+        let one = |answer: &&str| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                asked.push(byte[0]);
+            }
+            let (head, body) = answer.split_once('|').unwrap();
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 {head}\r\nETag: W/\"7-0123abcd\"\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .unwrap();
+            String::from_utf8(asked).unwrap()
+        };
+        answers.iter().map(one).collect()
+    }
+
+    const NOT_YET: &str = "503 Service Unavailable|{\"type\":\"urn:bearerd:problem:no_token_yet\",\"title\":\"none\"}";
+
+    #[test]
+    fn a_wait_that_is_longer_than_a_daemon_grants_asks_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let clock = SystemClock::new();
+        let ends = clock.now().plus(Duration::from_secs(60)).wall;
+        let token = format!(
+            "200 OK|{{\"access_token\":\"x\",\"expires_in\":60,\"expires_at\":\"{ends}\",\"issued_at\":\"{ends}\",\"generation\":7}}"
+        );
+        let door = Side::Callers
+            .door(Some(&address), &Sources::default())
+            .unwrap();
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| answer(&listener, &[NOT_YET, NOT_YET, &token]));
+            let patience = Duration::from_secs(3600);
+            let (token, _) = crate::cli::block_on(long(&door, patience, &clock)).unwrap();
+            assert_eq!(token.generation().0, 7);
+            for request in asked.join().unwrap() {
+                assert!(request.contains("prefer: wait=60\r\n"), "{request}");
+            }
+        });
+        // Whoever would not wait is told at once.
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| answer(&listener, &[NOT_YET]));
+            let told = crate::cli::block_on(long(&door, Duration::ZERO, &clock)).unwrap_err();
+            assert_eq!(told.to_string(), "none");
+            assert!(!asked.join().unwrap()[0].contains("prefer"));
+        });
+    }
+}

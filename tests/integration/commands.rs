@@ -156,6 +156,9 @@ async fn every_command_ends_with_its_exit_code() {
     world.finish();
 }
 
+/// Arguments and an environment, and whether they lead to the daemon.
+type Way<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], bool);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_daemon_is_found_by_flag_settings_and_environment() {
     let world = World::new(Scale::still()).await;
@@ -169,7 +172,7 @@ async fn the_daemon_is_found_by_flag_settings_and_environment() {
     let (http_listen, admin_listen) = ("BEARERD_HTTP__LISTEN", "BEARERD_ADMIN__LISTEN");
     let both = format!("{socket},{http}");
     let wrong = format!("unix:{nowhere}");
-    let ways: [(&[&str], &[(&str, &str)], bool); 6] = [
+    let ways: [Way<'_>; 6] = [
         (&["--config", &file], &[], true),
         (&[], &[("BEARERD_CONFIG", &file)], true),
         (&[], &[(http_listen, &both), (admin_listen, &admin)], true),
