@@ -11,11 +11,11 @@ use super::token;
 
 const EXAMPLES: &str = "\
 Examples:
-  bearerd demo                                   try it: no account needed
-  bearerd check --config bearerd.toml            find everything that is wrong before a start
-  bearerd serve --config bearerd.toml            hold a token, keep it fresh, hand it out
-  bearerd status --watch                         how token and budget stand, and go on
-  curl -H \"$(bearerd token --format header)\" ...  spend the token
+  bearerd demo                                    try it: no account needed
+  bearerd check --config bearerd.toml             find everything that is wrong before a start
+  bearerd serve --config bearerd.toml             hold a token, keep it fresh, hand it out
+  bearerd status --watch                          how token and budget stand, and go on
+  bearerd token --format header | curl -H @- ...  spend the token, and keep it off the command line
   curl -H 'X-Bearerd-Request: true' http://127.0.0.1:7290/v1/token
 
 Each setting is a key of the TOML file, BEARERD_SECTION__KEY in the environment, and for the common ones a flag; the later wins.
@@ -54,7 +54,7 @@ Exits with 75, and says why on stderr, if there is no live token or no daemon an
 
 Examples:
   TOKEN=$(bearerd token --format raw)
-  curl -H \"$(bearerd token --format header)\" ...
+  bearerd token --format header | curl -H @- ...
   bearerd token --wait 30s --address unix:/run/bearerd/http.sock | jq .expires_at")]
     Token {
         /// How it is printed

@@ -437,7 +437,7 @@ fn completions_and_the_page_are_what_shells_and_man_read() {
     if !rendered.out.is_empty() {
         for word in [
             "BEARERD LEDGER SPEND",
-            "curl -H \"$(bearerd token --format header)\" ...",
+            "bearerd token --format header | curl -H @- ...",
         ] {
             let plain = without_overstrikes(&rendered.out);
             assert!(plain.contains(word), "{word} in\n{plain}");

@@ -224,14 +224,13 @@ impl Row {
     fn words(&self) -> String {
         let left = Duration::from_secs(self.frees_in.as_secs());
         format!(
-            "{}  {}  {:<8}  {:<9}  {:<8}  {:<11}  {:<10}  {}",
+            "{}  {}  {:<8}  {:<9}  {:<8}  {:<11}  {}",
             time(self.reserved_at),
             time(self.frees_at),
             humantime::format_duration(left).to_string(),
             self.outcome,
             self.class,
             self.trigger.replace('_', " "),
-            self.attempt,
             self.holder
         )
     }

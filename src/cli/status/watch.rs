@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::reach::Side;
 use super::super::serve::{in_runtime, until_signalled};
 use super::super::{Console, Exit, Form, Size};
+use super::page::{Page, Tone};
 use super::render::render;
 use super::{Answer, ask};
 use crate::client::Door;
@@ -55,7 +56,7 @@ async fn watch(door: &Door, format: Form, drawn: bool, console: &mut Console<'_>
                 let size = (console.size)();
                 let text = match &answer {
                     Ok(answer) => render(&answer.document, size.columns, console.out_colour),
-                    Err(why) => format!("{why}\n"),
+                    Err(why) => gone(why, size.columns, console.out_colour),
                 };
                 console.still_read(&screen.frame(&text, size))
             }
@@ -90,19 +91,18 @@ impl Screen {
         let lines: Vec<String> = text
             .lines()
             .take(most)
-            .map(|line| format!("{}\x1b[K\r\n", cut(line, size.columns)))
+            .map(|line| format!("{line}\x1b[K\r\n"))
             .collect();
         (self.lines, self.size) = (lines.len(), Some(size));
         format!("{begin}{}\x1b[J", lines.concat())
     }
 }
 
-/// A line of a message, which was not made for this width; a drawn one fits already, its colours left out of the count.
-fn cut(line: &str, columns: usize) -> String {
-    match line.contains('\x1b') {
-        true => line.to_owned(),
-        false => line.chars().take(columns.max(1)).collect(),
-    }
+/// What is drawn in place of a status that cannot be had.
+fn gone(why: &str, columns: usize, colour: bool) -> String {
+    let mut page = Page::new(columns, colour);
+    page.wrapped("GONE", why, Tone::Bad);
+    page.text()
 }
 
 /// What was printed last.
