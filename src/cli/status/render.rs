@@ -309,7 +309,7 @@ fn time(at: Timestamp) -> String {
 fn reason(trigger: &str) -> String {
     match trigger {
         "schedule" => "as scheduled".into(),
-        "expiry" => "before expiry".into(),
+        "expiry" => "at expiry".into(),
         "report" => "token refused".into(),
         "operator" => "by an operator".into(),
         "parked" => "while parked".into(),
@@ -324,14 +324,13 @@ fn words(name: &str) -> String {
 
 fn waited_for(name: &str) -> String {
     match name {
-        "schedule" => "its time".into(),
+        "schedule" | "parked" => "its time".into(),
         "pace" => "its pace".into(),
         "backoff" => "the back-off".into(),
         "budget" => "a free slot".into(),
         "probation" => "an unknown past".into(),
         "claim" => "another's mint".into(),
         "register" => "the record".into(),
-        "parked" => "the rare retry".into(),
         other => words(other),
     }
 }
