@@ -1,6 +1,5 @@
 //! What `ledger show` prints: the record without its secret.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -75,21 +74,11 @@ impl Shown {
     pub(super) fn new(record: &Record, desk: &Desk, now: Stamp) -> Self {
         let wall = |at: Stamp| Stamp::at_boot(now, at.boot).wall;
         let ahead = |at: Stamp| (at.boot > now.boot).then(|| wall(at));
-        let row = |slot: &Slot| Row {
-            attempt: slot.attempt.0,
-            holder: slot.holder.clone(),
-            class: slot.class.name(),
-            trigger: slot.trigger.name(),
-            outcome: slot.outcome.name(),
-            reserved_at: wall(slot.reserved_at),
-            frees_at: wall(slot.frees_at),
-            frees_in: slot.frees_at.boot.saturating_sub(now.boot),
-        };
         let counting = record
             .ledger
             .iter()
             .filter(|it| it.frees_at.boot > now.boot);
-        let mut slots: Vec<Row> = counting.map(row).collect();
+        let mut slots: Vec<Row> = counting.map(|slot| Row::new(slot, now)).collect();
         slots.sort_by_key(|slot| slot.frees_in);
         Self {
             account: record.account.clone(),
@@ -132,77 +121,77 @@ impl Shown {
     }
 
     pub(super) fn to_text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |label: &str, words: &str| {
-            let harmless = words.replace(char::is_control, " ");
-            let _ = writeln!(text, "{}", format!("{label:<10}{harmless}").trim_end());
-        };
-        line("account", &self.account);
+        let token = self.token.as_ref();
         let (revision, written) = (self.revision, day_and_time(self.written_at));
-        line("record", &self.record);
-        line(
-            "",
-            &format!(
-                "revision {revision}, written {written} by {}",
-                self.written_by
-            ),
-        );
-        line(
-            "token",
-            &self.token.as_ref().map_or("none".to_owned(), Token::words),
-        );
-        let (taken, limit) = (self.slots.len(), self.limit);
-        line("slots", &format!("{taken} of {limit} taken"));
-        if taken > 0 {
+        let mut lines = vec![
+            line("account", &self.account),
+            line("record", &self.record),
             line(
                 "",
-                "reserved   frees      in        outcome    class     for          attempt     by",
-            );
-        }
-        for slot in &self.slots {
-            line("", &slot.words());
-        }
-        if let Some(claim) = &self.claim {
-            let Claim {
-                attempt,
-                holder,
-                until,
-            } = claim;
-            let until = time(*until);
-            line(
-                "claim",
-                &format!("attempt {attempt} of {holder}, until {until}"),
-            );
-        }
-        let mut waits = Vec::new();
-        waits.extend(
-            self.not_before
-                .map(|at| format!("no mint before {}", time(at))),
-        );
-        waits.extend(self.probation.as_ref().map(|it| match it.until {
-            Some(until) => format!(
-                "mints keep their distance until {}, since the past is unknown",
-                time(until)
+                &format!(
+                    "revision {revision}, written {written} by {}",
+                    self.written_by
+                ),
             ),
-            None => "mints keep their distance, since the past is unknown".to_owned(),
-        }));
-        line("waits", if waits.is_empty() { "none" } else { &waits[0] });
-        for wait in waits.iter().skip(1) {
-            line("", wait);
+            line("token", &token.map_or("none".to_owned(), Token::words)),
+            line(
+                "slots",
+                &format!("{} of {} taken", self.slots.len(), self.limit),
+            ),
+        ];
+        if !self.slots.is_empty() {
+            lines.push(line("", HEADINGS));
         }
+        lines.extend(self.slots.iter().map(|slot| line("", &slot.words())));
+        if let Some(claim) = &self.claim {
+            let (attempt, holder, until) = (claim.attempt, &claim.holder, time(claim.until));
+            let text = format!("attempt {attempt} of {holder}, until {until}");
+            lines.push(line("claim", &text));
+        }
+        let waits = self.waits();
+        let labels = ["waits"].into_iter().chain(std::iter::repeat(""));
+        lines.extend(labels.zip(&waits).map(|(label, wait)| line(label, wait)));
         if let Some(parked) = &self.parked {
             let (since, retry_at) = (day_and_time(parked.since), time(parked.retry_at));
-            line(
-                "PARKED",
-                &format!(
-                    "since {since}, next attempt at {retry_at}: {}",
-                    parked.reason
-                ),
+            let text = format!(
+                "since {since}, next attempt at {retry_at}: {}",
+                parked.reason
             );
+            lines.push(line("PARKED", &text));
         }
-        text
+        lines.concat()
+    }
+
+    fn waits(&self) -> Vec<String> {
+        let mut waits = Vec::new();
+        if let Some(at) = self.not_before {
+            waits.push(format!("no mint before {}", time(at)));
+        }
+        if let Some(probation) = &self.probation {
+            let until = probation
+                .until
+                .map(|until| format!(" until {}", time(until)));
+            let until = until.unwrap_or_default();
+            waits.push(format!(
+                "mints keep their distance{until}, since the past is unknown"
+            ));
+        }
+        if waits.is_empty() {
+            waits.push("none".to_owned());
+        }
+        waits
     }
 }
+
+/// One line, without anything that could move a terminal's cursor.
+fn line(label: &str, words: &str) -> String {
+    let harmless = words.replace(char::is_control, " ");
+    let line = format!("{label:<10}{harmless}");
+    format!("{}\n", line.trim_end())
+}
+
+/// What stands over [`Row::words`].
+const HEADINGS: &str = "reserved   frees      in        outcome    class     for          by";
 
 impl Token {
     fn words(&self) -> String {
@@ -221,6 +210,19 @@ impl Token {
 }
 
 impl Row {
+    fn new(slot: &Slot, now: Stamp) -> Self {
+        Self {
+            attempt: slot.attempt.0,
+            holder: slot.holder.clone(),
+            class: slot.class.name(),
+            trigger: slot.trigger.name(),
+            outcome: slot.outcome.name(),
+            reserved_at: Stamp::at_boot(now, slot.reserved_at.boot).wall,
+            frees_at: Stamp::at_boot(now, slot.frees_at.boot).wall,
+            frees_in: slot.frees_at.boot.saturating_sub(now.boot),
+        }
+    }
+
     fn words(&self) -> String {
         let left = Duration::from_secs(self.frees_in.as_secs());
         format!(
