@@ -19,6 +19,7 @@ mod token;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -207,12 +208,19 @@ pub fn run(
 
 /// Runs what a short command waits for.
 fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let mut done = None;
+    drive(pin!(async { done = Some(work.await) }));
+    done.expect("what was waited for is done")
+}
+
+/// One copy of the runtime's loop serves every command: each costs several kilobytes of the binary.
+fn drive(work: Pin<&mut dyn Future<Output = ()>>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime
         .expect("a runtime of one thread needs nothing that a process lacks")
-        .block_on(work)
+        .block_on(work);
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `serve`: the daemon, from its settings to its last answer.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,11 @@ pub(super) async fn until_signalled(
 
 /// Runs on one thread: serving needs no more, and one thread serves cheapest.
 pub(super) fn in_runtime(work: impl Future<Output = Exit>) -> Exit {
+    drive(Box::pin(work))
+}
+
+/// One copy of the runtime's loop serves every command that is long-lived.
+fn drive(work: Pin<Box<dyn Future<Output = Exit> + '_>>) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
