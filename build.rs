@@ -7,6 +7,9 @@ use protox::prost::Message;
 
 const FILE: &str = "bearerd/v1/token_service.proto";
 
+/// The one Rust type for both messages that carry a token: they are encoded alike.
+const VENDED: &str = "crate::api::grpc::message::Vended";
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;
@@ -26,8 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_client(false)
         .build_transport(false)
         // What carries a token is written by hand: it is encoded once, and has a `Debug` that shows nothing.
-        .extern_path(".bearerd.v1.Token", "crate::api::grpc::token::Token")
-        .skip_debug(["bearerd.v1.ReportRejectedRequest"])
+        .extern_path(".bearerd.v1.GetTokenResponse", VENDED)
+        .extern_path(".bearerd.v1.WatchTokenResponse", VENDED)
+        .skip_debug(["bearerd.v1.Token", "bearerd.v1.ReportRejectedRequest"])
         .codec_path("crate::api::grpc::codec::SmallCodec")
         .compile_fds(descriptors)?;
     Ok(())

@@ -6,6 +6,8 @@
 mod codec;
 mod door;
 mod health;
+mod message;
+mod quick;
 mod reflection;
 mod token;
 mod watch;
@@ -32,6 +34,7 @@ use crate::vend::{Unavailable, Vend};
 use door::Timely;
 use health::Health;
 use proto::token_service_server::TokenServiceServer;
+use quick::{Asked, Peeked, Reply};
 use reflection::Reflection;
 
 /// What `proto` says, in Rust.
@@ -154,13 +157,15 @@ impl Room {
     }
 }
 
-/// Everything that a listener answers.
+/// Everything that a listener answers. Clones are cheap and share everything.
 #[derive(Clone)]
-struct Services {
+struct Services(Arc<Shared>);
+
+struct Shared {
     room: Arc<Room>,
     tokens: TokenServiceServer<token::Tokens>,
     health: HealthServer<Health>,
-    reflection: Arc<Reflection>,
+    reflection: Reflection,
     drain: CancellationToken,
 }
 
@@ -174,41 +179,47 @@ impl Services {
             room: Arc::clone(room),
             drain: drain.clone(),
         };
-        Self {
+        Self(Arc::new(Shared {
             room: Arc::clone(room),
             tokens: TokenServiceServer::new(tokens).max_decoding_message_size(LONGEST),
             health: HealthServer::new(health).max_decoding_message_size(LONGEST),
-            reflection: Arc::default(),
+            reflection: Reflection::default(),
             drain: drain.clone(),
-        }
+        }))
     }
 }
 
 impl Calls for Services {
-    type Body = Body;
+    type Body = Reply;
 
     fn call(
         &self,
         request: Request<Incoming>,
         connection: &Connection,
-    ) -> impl Future<Output = Response<Body>> + Send + use<> {
-        let judged = guard::check_call(&request, connection.peer, &self.room.rules);
-        let services = self.clone();
+    ) -> impl Future<Output = Response<Reply>> + Send + use<> {
+        let shared = Arc::clone(&self.0);
+        let judged = guard::check_call(&request, connection.peer, &shared.room.rules);
         async move {
             if let Err(refusal) = judged {
-                services.room.refusals.count(refusal);
+                shared.room.refusals.count(refusal);
             }
-            door::pass(request, judged, |request| services.answer(request)).await
+            let request = match quick::sort(request, judged.is_ok()).await {
+                Asked::Plainly => return shared.room.given(),
+                Asked::Otherwise(request) => request,
+            };
+            // Boxed, so that a plain read does not carry what the others need.
+            let answer = Box::pin(door::pass(request, judged, |it| shared.answer(it)));
+            answer.await.map(Reply::Tonic)
         }
     }
 }
 
-impl Services {
-    async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
+impl Shared {
+    async fn answer(&self, request: Request<Peeked>) -> Response<Body> {
         let service = request.uri().path().rsplit_once('/').map_or("", |it| it.0);
         let answered = match service {
-            "/bearerd.v1.TokenService" => self.tokens.call(request.map(Timely::new)).await,
-            "/grpc.health.v1.Health" => self.health.call(request.map(Timely::new)).await,
+            "/bearerd.v1.TokenService" => self.tokens.clone().call(request.map(Timely::new)).await,
+            "/grpc.health.v1.Health" => self.health.clone().call(request.map(Timely::new)).await,
             "/grpc.reflection.v1.ServerReflection" => {
                 let response = self.reflection.first(request).await;
                 return reflection::until(&self.drain, response);

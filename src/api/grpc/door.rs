@@ -65,7 +65,7 @@ fn no_call<B>(request: &Request<B>) -> Option<Failure> {
 }
 
 /// How long the caller will wait for its answer, if it said so.
-fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
+pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     let Some(written) = headers.get(GRPC_TIMEOUT) else {
         return Ok(None);
     };

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::Frame;
-use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, Response};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
@@ -15,13 +14,14 @@ use tonic_reflection::server::Builder;
 use tower_service::Service;
 
 use super::LONGEST;
+use super::quick::Peeked;
 use crate::api::failure::Failure;
 
 /// What `proto` says.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-type Answerer = Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
+type Answerer = Box<dyn Fn(Request<Peeked>) -> Answer + Send + Sync>;
 
 /// Both versions, once they were asked for.
 #[derive(Default)]
@@ -31,7 +31,7 @@ pub(super) struct Reflection {
 }
 
 impl Reflection {
-    pub(super) fn first(&self, request: Request<Incoming>) -> Answer {
+    pub(super) fn first(&self, request: Request<Peeked>) -> Answer {
         let made = || {
             answerer(
                 builder()
@@ -43,7 +43,7 @@ impl Reflection {
         self.first.get_or_init(made)(request)
     }
 
-    pub(super) fn alpha(&self, request: Request<Incoming>) -> Answer {
+    pub(super) fn alpha(&self, request: Request<Peeked>) -> Answer {
         let made = || {
             answerer(
                 builder()
@@ -66,7 +66,7 @@ fn builder() -> Builder<'static> {
 
 fn answerer<S>(service: S) -> Answerer
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = std::convert::Infallible>
+    S: Service<Request<Peeked>, Response = Response<Body>, Error = std::convert::Infallible>
         + Clone
         + Send
         + Sync

@@ -234,27 +234,27 @@ fn the_prepared_token_has_the_fields_of_the_proto() {
         ]
     );
     // The same on the wire, by hand: three tags and lengths, two times, a number and a flag.
-    let encoded = token::Token::from(&live(5, 100, true)).encode_to_vec();
+    let encoded = message::Vended::from(&live(5, 100, true)).encode_to_vec();
     let times = [
         &[
             0x12, 10, 8, 0xe4, 0xa4, 0xa7, 0xda, 6, 0x10, 0xc0, 0x84, 0x3d,
         ][..],
         &[0x1a, 6, 8, 0x80, 0xa4, 0xa7, 0xda, 6],
     ];
-    let expected = [b"\x0a\x07token-5", times[0], times[1], &[0x20, 5, 0x28, 1]].concat();
+    let expected = [
+        b"\x0a\x21\x0a\x07token-5",
+        times[0],
+        times[1],
+        &[0x20, 5, 0x28, 1],
+    ]
+    .concat();
     assert_eq!(encoded, expected);
 }
 
 #[test]
 fn a_token_is_not_shown() {
-    let token = token::Token::from(&live(5, 100, true));
-    let get = proto::GetTokenResponse {
-        token: Some(token.clone()),
-    };
-    let watch = proto::WatchTokenResponse {
-        token: Some(token.clone()),
-    };
-    let shown = format!("{token:?} {get:?} {watch:?} {get:#?} {watch:#?}");
+    let vended = message::Vended::from(&live(5, 100, true));
+    let shown = format!("{vended:?} {vended:#?} {:?}", proto::Token::default());
     assert!(
         !shown.contains("token-5") && shown.contains("Token(…)"),
         "{shown}"

@@ -5,17 +5,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
-use jiff::Timestamp;
-use prost::encoding::{DecodeContext, WireType};
-use prost::{DecodeError, Message};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::message::Vended;
 use super::proto::token_service_server::TokenService;
 use super::proto::{
-    GetTokenRequest, GetTokenResponse, ReportOutcome, ReportRejectedRequest,
-    ReportRejectedResponse, WatchTokenRequest,
+    GetTokenRequest, ReportOutcome, ReportRejectedRequest, ReportRejectedResponse,
+    WatchTokenRequest,
 };
 use super::watch::Watch;
 use super::{Outcome, Room};
@@ -32,89 +29,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The longest message of the issuer that a report may repeat, in bytes.
 const LONGEST_MESSAGE: usize = 4096;
-
-/// `bearerd.v1.Token` as it is sent: encoded once for all who ask. It is never received.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub(super) struct Token(Bytes);
-
-impl From<&Live> for Token {
-    fn from(live: &Live) -> Self {
-        Self(live.message(encoded))
-    }
-}
-
-/// The fields of `bearerd.v1.Token`.
-#[derive(Clone, PartialEq, Message)]
-#[prost(skip_debug)]
-struct Fields {
-    #[prost(string, tag = "1")]
-    access_token: String,
-    #[prost(message, optional, tag = "2")]
-    expires_at: Option<prost_types::Timestamp>,
-    #[prost(message, optional, tag = "3")]
-    issued_at: Option<prost_types::Timestamp>,
-    #[prost(uint64, tag = "4")]
-    generation: u64,
-    #[prost(bool, tag = "5")]
-    suspect: bool,
-}
-
-impl fmt::Debug for Fields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-fn encoded(live: &Live) -> Bytes {
-    let fields = Fields {
-        access_token: live.token.secret.expose().to_owned(),
-        expires_at: Some(timestamp(live.token.expires_at.wall)),
-        issued_at: Some(timestamp(live.token.issued_at.wall)),
-        generation: live.token.generation.0,
-        suspect: live.suspect,
-    };
-    fields.encode_to_vec().into()
-}
-
-/// Cut to milliseconds, as everywhere, so that no end is shown later than it is.
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
-    let milliseconds = at.as_millisecond();
-    prost_types::Timestamp {
-        seconds: milliseconds.div_euclid(1000),
-        nanos: i32::try_from(milliseconds.rem_euclid(1000) * 1_000_000)
-            .expect("less than a second"),
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-impl Message for Token {
-    fn encode_raw(&self, into: &mut impl BufMut) {
-        into.put_slice(&self.0);
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        from: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        prost::encoding::skip_field(wire_type, tag, from, context)
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-}
 
 /// What Truecaller's answer said may hold the token.
 impl fmt::Debug for ReportRejectedRequest {
@@ -136,7 +50,7 @@ impl TokenService for Tokens {
     async fn get_token(
         &self,
         request: Request<GetTokenRequest>,
-    ) -> Result<Response<GetTokenResponse>, Status> {
+    ) -> Result<Response<Vended>, Status> {
         let room = &self.room;
         let now = room.clock.now();
         // What makes no sense is told at the first call, and not first in an outage.
@@ -147,9 +61,7 @@ impl TokenService for Tokens {
             (Err(_), Some(wait)) => self.awaited(wait).await?,
         };
         room.count(Outcome::Ok);
-        Ok(Response::new(GetTokenResponse {
-            token: Some(Token::from(&*live)),
-        }))
+        Ok(Response::new(Vended::from(&*live)))
     }
 
     async fn watch_token(&self, _: Request<WatchTokenRequest>) -> Result<Response<Watch>, Status> {
@@ -207,7 +119,7 @@ impl Tokens {
 }
 
 impl Room {
-    fn failed(&self, why: Unavailable, now: Stamp) -> Status {
+    pub(super) fn failed(&self, why: Unavailable, now: Stamp) -> Status {
         self.count(why.into());
         Failure::unavailable(why, &self.vend.status(), now).status()
     }

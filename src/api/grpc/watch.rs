@@ -9,8 +9,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
-use super::proto::WatchTokenResponse;
-use super::token::Token;
+use super::message::Vended;
 use super::{Outcome, Room};
 use crate::api::Watcher;
 use crate::token::Generation;
@@ -39,7 +38,7 @@ impl Watch {
     }
 
     /// The live token, if it was not sent yet.
-    fn news(&mut self) -> Option<WatchTokenResponse> {
+    fn news(&mut self) -> Option<Vended> {
         let live = self.room.vend.current(self.room.clock.now()).ok()?;
         let found = Some((live.token.generation, live.suspect));
         if found == self.last {
@@ -47,14 +46,12 @@ impl Watch {
         }
         self.last = found;
         self.room.count(Outcome::Ok);
-        Some(WatchTokenResponse {
-            token: Some(Token::from(&*live)),
-        })
+        Some(Vended::from(&*live))
     }
 }
 
 impl Stream for Watch {
-    type Item = Result<WatchTokenResponse, Status>;
+    type Item = Result<Vended, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.ended {

@@ -1,0 +1,109 @@
+//! The message that carries a token: encoded once, for all who ask.
+
+use std::fmt;
+
+use bytes::{Buf, BufMut, Bytes};
+use jiff::Timestamp;
+use prost::encoding::{DecodeContext, WireType};
+use prost::{DecodeError, Message};
+
+use super::proto::Token;
+use crate::vend::Live;
+
+/// What stands before each message on the wire: that it is not compressed, and its length.
+const PREFIX: usize = 5;
+
+/// `GetTokenResponse` and `WatchTokenResponse`, which are encoded alike. It is never received.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Vended(Bytes);
+
+impl From<&Live> for Vended {
+    fn from(live: &Live) -> Self {
+        Self(framed(live).slice(PREFIX..))
+    }
+}
+
+/// The message as it goes over the wire.
+pub(super) fn framed(live: &Live) -> Bytes {
+    live.message(|live| {
+        let wrapped = Wrapped {
+            token: Some(token(live)),
+        };
+        let length = u32::try_from(wrapped.encoded_len()).expect("a token is short");
+        let mut text = Vec::with_capacity(PREFIX + wrapped.encoded_len());
+        text.push(0);
+        text.extend_from_slice(&length.to_be_bytes());
+        wrapped.encode_raw(&mut text);
+        text.into()
+    })
+}
+
+/// The field of both messages.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+struct Wrapped {
+    #[prost(message, optional, tag = "1")]
+    token: Option<Token>,
+}
+
+impl fmt::Debug for Wrapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wrapped(…)")
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl fmt::Debug for Vended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Vended(…)")
+    }
+}
+
+fn token(live: &Live) -> Token {
+    Token {
+        access_token: live.token.secret.expose().to_owned(),
+        expires_at: Some(timestamp(live.token.expires_at.wall)),
+        issued_at: Some(timestamp(live.token.issued_at.wall)),
+        generation: live.token.generation.0,
+        suspect: live.suspect,
+    }
+}
+
+/// Cut to milliseconds, as everywhere, so that no end is shown later than it is.
+fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let milliseconds = at.as_millisecond();
+    prost_types::Timestamp {
+        seconds: milliseconds.div_euclid(1000),
+        nanos: i32::try_from(milliseconds.rem_euclid(1000) * 1_000_000)
+            .expect("less than a second"),
+    }
+}
+
+impl Message for Vended {
+    fn encode_raw(&self, into: &mut impl BufMut) {
+        into.put_slice(&self.0);
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        from: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        prost::encoding::skip_field(wire_type, tag, from, context)
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
