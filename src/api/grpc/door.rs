@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderName};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response};
 use tokio::time::{Sleep, sleep, timeout};
 use tonic::body::Body;
@@ -51,7 +51,10 @@ where
 
 /// Why a request is no gRPC call, if it is none.
 fn no_call<B>(request: &Request<B>) -> Option<Failure> {
-    let kind = request.headers().get(CONTENT_TYPE).map(|it| it.as_bytes());
+    let kind = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .map(HeaderValue::as_bytes);
     let ours = kind.is_some_and(|kind| {
         let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default();
         let kind = kind.trim_ascii();
