@@ -1,12 +1,18 @@
 //! A caller over HTTP/2 that hides nothing: the head of an answer, each message of it, and how it ended.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use hyper::{HeaderMap, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tonic::Status;
+
+/// Longer than any answer takes that comes at all.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One connection.
 pub(crate) struct Caller {
@@ -131,7 +137,8 @@ impl Call {
 
     /// The same, while the call's own half stays open.
     pub(crate) async fn read(answer: ResponseFuture) -> Result<Answer, h2::Error> {
-        let (head, body) = answer.await?.into_parts();
+        let answer = timeout(PATIENCE, answer).await.expect("an answer");
+        let (head, body) = answer?.into_parts();
         Ok(Answer {
             status: head.status.as_u16(),
             headers: head.headers,
@@ -154,7 +161,8 @@ impl Answer {
                     return Ok(Some(self.read.split_to(length).freeze()));
                 }
             }
-            let Some(data) = self.body.data().await else {
+            let data = timeout(PATIENCE, self.body.data()).await;
+            let Some(data) = data.expect("a message, or the end") else {
                 assert!(self.read.is_empty(), "half a message");
                 self.trailers = self.body.trailers().await?;
                 return Ok(None);
