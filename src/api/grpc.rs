@@ -12,7 +12,10 @@ mod reflection;
 mod token;
 mod watch;
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -27,14 +30,14 @@ use crate::api::Metrics;
 use crate::api::failure::Failure;
 use crate::api::report::Reports;
 use crate::caller::Refusals;
-use crate::caller::guard::{self, Rules};
+use crate::caller::guard::{self, Refusal, Rules};
 use crate::clock::Clock;
 use crate::listener::{Calls, Connection, Limits, Listener, serve_http2};
 use crate::vend::{Unavailable, Vend};
 use door::Timely;
 use health::Health;
 use proto::token_service_server::TokenServiceServer;
-use quick::{Asked, Peeked, Reply};
+use quick::{Look, Peeked, Reply};
 use reflection::Reflection;
 
 /// What `proto` says, in Rust.
@@ -191,30 +194,63 @@ impl Services {
 
 impl Calls for Services {
     type Body = Reply;
+    type Answer = Answering;
 
-    fn call(
-        &self,
-        request: Request<Incoming>,
-        connection: &Connection,
-    ) -> impl Future<Output = Response<Reply>> + Send + use<> {
+    fn call(&self, request: Request<Incoming>, connection: &Connection) -> Answering {
         let shared = Arc::clone(&self.0);
-        let judged = guard::check_call(&request, connection.peer, &shared.room.rules);
-        async move {
-            if let Err(refusal) = judged {
+        match guard::check_call(&request, connection.peer, &shared.room.rules) {
+            Ok(()) => Answering::Begun(Some((shared, request))),
+            Err(refusal) => {
                 shared.room.refusals.count(refusal);
+                let request = Peeked::whole(request, None);
+                Answering::Tonic(shared.passed(request, Err(refusal)))
             }
-            let request = match quick::sort(request, judged.is_ok()).await {
-                Asked::Plainly => return shared.room.given(),
-                Asked::Otherwise(request) => request,
-            };
-            // Boxed, so that a plain read does not carry what the others need.
-            let answer = Box::pin(door::pass(request, judged, |it| shared.answer(it)));
-            answer.await.map(Reply::Tonic)
+        }
+    }
+}
+
+/// An answer on its way. Small, for there is one for each open call: what a plain read does not need is boxed.
+enum Answering {
+    /// Nothing of the body was looked at.
+    Begun(Option<(Arc<Shared>, Request<Incoming>)>),
+    /// The call takes the long way.
+    Tonic(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Reply>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match this {
+                Self::Begun(begun) => {
+                    let (shared, mut request) = begun.take().expect("it is looked at once");
+                    match quick::look(&mut request, cx) {
+                        Look::Plain => return Poll::Ready(Ok(shared.room.given())),
+                        Look::Other(first) => {
+                            let request = Peeked::whole(request, first);
+                            *this = Self::Tonic(shared.passed(request, Ok(())));
+                        }
+                    }
+                }
+                Self::Tonic(answer) => {
+                    return answer.as_mut().poll(cx).map(|it| Ok(it.map(Reply::Tonic)));
+                }
+            }
         }
     }
 }
 
 impl Shared {
+    fn passed(
+        self: Arc<Self>,
+        request: Request<Peeked>,
+        judged: Result<(), Refusal>,
+    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        Box::pin(async move { door::pass(request, judged, |it| self.answer(it)).await })
+    }
+
     async fn answer(&self, request: Request<Peeked>) -> Response<Body> {
         let service = request.uri().path().rsplit_once('/').map_or("", |it| it.0);
         let answered = match service {

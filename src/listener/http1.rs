@@ -1,10 +1,8 @@
 //! HTTP/1.1: one request after the other.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -48,21 +46,7 @@ impl<S: Service> Protocol for Http1<S> {
             closing: Arc::clone(&closing),
         };
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
-        let mut told = pin!(closing.token.cancelled());
-        let mut listens = false;
-        let ended = poll_fn(|cx| {
-            // How a connection ends is its caller's business: there is nobody left to tell.
-            if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(true);
-            }
-            // A task's waker stays the same, so it is left with the token once and not at every request.
-            if closing.has_begun() || (!listens && told.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(false);
-            }
-            listens = true;
-            Poll::Pending
-        });
-        if ended.await {
+        if closing.outlived(connection.as_mut()).await {
             return;
         }
         // One more turn, in which the driver looks at the socket: a request that came before the drain is answered.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http2;
+use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
@@ -47,12 +48,11 @@ pub trait Calls: Clone + Send + Sync + 'static {
         + Send
         + 'static;
 
-    /// Answers one call. Dropping the answer cancels nothing for others.
-    fn call(
-        &self,
-        request: Request<Incoming>,
-        connection: &Connection,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + use<Self>;
+    /// An answer on its way. Dropping it cancels nothing for others.
+    type Answer: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
+
+    /// Answers one call.
+    fn call(&self, request: Request<Incoming>, connection: &Connection) -> Self::Answer;
 }
 
 /// Serves until the drain has begun and every call that had arrived by then has ended: callers are told to go elsewhere, and whoever
@@ -92,15 +92,10 @@ impl<S: Calls> Protocol for Http2<S> {
             return;
         };
         let service = self.service.clone();
-        let bound = hyper::service::service_fn(move |request| {
-            let answer = service.call(request, &connection);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
+        let bound = service_fn(move |request| service.call(request, &connection));
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
-        // How a connection ends is its caller's business: there is nobody left to tell.
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = closing.token.cancelled() => {}
+        if closing.outlived(connection.as_mut()).await {
+            return;
         }
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;

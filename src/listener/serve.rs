@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -140,6 +140,25 @@ impl Closing {
     fn begin(&self) {
         self.begun.store(true, Ordering::Release);
         self.token.cancel();
+    }
+
+    /// Drives a connection until it has ended, which is true, or the listener is closing. How a connection ends is its caller's
+    /// business: there is nobody left to tell.
+    pub(super) async fn outlived(&self, mut connection: Pin<&mut impl Future>) -> bool {
+        let mut told = pin!(self.token.cancelled());
+        let mut listens = false;
+        let ended = poll_fn(|cx| {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            // A task's waker stays the same, so it is left with the token once and not at every request.
+            if self.has_begun() || (!listens && told.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(false);
+            }
+            listens = true;
+            Poll::Pending
+        });
+        ended.await
     }
 
     pub(super) fn has_begun(&self) -> bool {

@@ -1,7 +1,6 @@
 //! The plain read: `GetToken` without a wait, by far the most frequent call. Its answer is one frame that was prepared for all
 //! callers, and tonic would only copy it. Whatever is not exactly this call goes on to tonic, as it came.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -28,41 +27,48 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
+/// What a body gave: a frame, an error, or its end.
+type Taken = Option<Result<Frame<Bytes>, hyper::Error>>;
+
 /// A call's body, whose first frame may have been looked at.
 pub(super) struct Peeked {
-    first: Option<Option<Result<Frame<Bytes>, hyper::Error>>>,
+    first: Option<Taken>,
     rest: Incoming,
 }
 
-/// A request on its way to whoever answers it.
-pub(super) enum Asked {
+/// What a first look at a call finds.
+pub(super) enum Look {
     /// It asks for the live token, now, and for nothing else.
-    Plainly,
-    /// Anything else, which is still all there.
-    Otherwise(Request<Peeked>),
+    Plain,
+    /// Anything else, and the frame that was taken for the look.
+    Other(Option<Taken>),
 }
 
-/// Sorts a call that is let in. What has not arrived yet is not waited for.
-pub(super) async fn sort(request: Request<Incoming>, let_in: bool) -> Asked {
-    let plain = let_in
-        && request.uri().path() == PATH
+/// Looks at a call that is let in. What has not arrived yet is not waited for.
+pub(super) fn look(request: &mut Request<Incoming>, cx: &mut Context<'_>) -> Look {
+    let headers = request.headers();
+    let plain = request.uri().path() == PATH
         && request.method() == Method::POST
-        && request.headers().get(CONTENT_TYPE) == Some(&GRPC)
-        && !request.headers().contains_key(&ENCODING)
-        && door::deadline(request.headers()).is_ok();
-    let (head, mut rest) = request.into_parts();
-    let mut first = None;
-    if plain {
-        let look = poll_fn(|cx| Poll::Ready(Pin::new(&mut rest).poll_frame(cx)));
-        first = match look.await {
-            Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|it| it == EMPTY) => {
-                return Asked::Plainly;
-            }
-            Poll::Ready(frame) => Some(frame),
-            Poll::Pending => None,
-        };
+        && headers.get(CONTENT_TYPE) == Some(&GRPC)
+        && !headers.contains_key(&ENCODING)
+        && door::deadline(headers).is_ok();
+    if !plain {
+        return Look::Other(None);
     }
-    Asked::Otherwise(Request::from_parts(head, Peeked { first, rest }))
+    match Pin::new(request.body_mut()).poll_frame(cx) {
+        Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|it| it == EMPTY) => {
+            Look::Plain
+        }
+        Poll::Ready(frame) => Look::Other(Some(frame)),
+        Poll::Pending => Look::Other(None),
+    }
+}
+
+impl Peeked {
+    /// The request with the frame put back.
+    pub(super) fn whole(request: Request<Incoming>, first: Option<Taken>) -> Request<Self> {
+        request.map(|rest| Self { first, rest })
+    }
 }
 
 impl http_body::Body for Peeked {

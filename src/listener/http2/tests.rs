@@ -1,5 +1,6 @@
 use super::*;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -25,21 +26,18 @@ struct Echo {
 
 impl Calls for Echo {
     type Body = super::super::Body;
+    type Answer = Pin<Box<dyn Future<Output = Result<Response<Self::Body>, Infallible>> + Send>>;
 
-    fn call(
-        &self,
-        request: Request<Incoming>,
-        _: &Connection,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + use<> {
+    fn call(&self, request: Request<Incoming>, _: &Connection) -> Self::Answer {
         let echo = self.clone();
-        async move {
+        Box::pin(async move {
             let path = request.uri().path().to_owned();
             if path == "/slow" {
                 echo.waiting.add_permits(1);
                 echo.permits.acquire().await.unwrap().forget();
             }
-            text(StatusCode::OK, path)
-        }
+            Ok(text(StatusCode::OK, path))
+        })
     }
 }
 
