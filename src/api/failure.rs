@@ -170,7 +170,7 @@ impl Failure {
                     "the request carries Via, Forwarded or X-Forwarded-*: only direct callers are answered, without a proxy between"
                 }
                 Refusal::Browser => {
-                    "the request carries Origin or Sec-Fetch-*: web pages are not answered"
+                    "the request carries Origin or Sec-Fetch-*: web pages are not answered, nor Node's fetch, which sends Sec-Fetch-Mode: use node:http"
                 }
                 Refusal::NoHost => "send exactly one Host header",
                 Refusal::ForeignHost => {

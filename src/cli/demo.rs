@@ -154,6 +154,11 @@ Spend it at the sandbox, as a service would at Truecaller:
   curl -X POST -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' -d '{{}}' {sandbox}/v2/clients/{ACCOUNT}/dynamic_call_record
 "
     );
+    if let Some(grpc) = app.grpc_addresses().first() {
+        text.push_str(&format!(
+            "Over gRPC, at {grpc}, ask bearerd.v1.TokenService; reflection tells the rest.\n"
+        ));
+    }
     if let Some(admin) = app.admin_addresses().first() {
         let look = match admin {
             Address::Tcp { .. } => format!("Watch it in a browser at http://{admin}/, or ask"),

@@ -60,6 +60,17 @@ impl Demo {
         })
     }
 
+    /// Where it vends over gRPC.
+    pub fn grpc(&self) -> String {
+        let said = self.process.err();
+        let (_, after) = said.split_once("Over gRPC, at ").unwrap();
+        after
+            .split(|it: char| it.is_whitespace() || it == ',')
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+
     fn folders(place: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(place).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()

@@ -17,6 +17,7 @@ mod fuzzed;
 mod grpc;
 mod harness;
 mod house;
+mod languages;
 mod ledger;
 mod lifecycle;
 mod operators;
