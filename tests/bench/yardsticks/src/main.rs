@@ -63,7 +63,10 @@ fn listen(address: SocketAddr) -> Fallible<TcpListener> {
 }
 
 /// Microseconds of Unix time: what two processes on one machine can compare.
-#[allow(clippy::disallowed_methods, reason = "the product's rule; there is no product here")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the product's rule; there is no product here"
+)]
 fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |it| it.as_micros().try_into().unwrap_or(u64::MAX))

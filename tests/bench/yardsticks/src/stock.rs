@@ -33,8 +33,7 @@ struct Stock {
 
 #[tonic::async_trait]
 impl TokenService for Stock {
-    type WatchTokenStream =
-        Pin<Box<dyn Stream<Item = Result<WatchTokenResponse, Status>> + Send>>;
+    type WatchTokenStream = Pin<Box<dyn Stream<Item = Result<WatchTokenResponse, Status>> + Send>>;
 
     async fn get_token(
         &self,

@@ -67,11 +67,7 @@ pub async fn watch(address: SocketAddr, connections: usize, streams: usize) -> F
 }
 
 /// Takes messages until there are `all`, or none comes any more.
-async fn gather(
-    heard: &mut mpsc::UnboundedReceiver<Heard>,
-    all: usize,
-    round: &mut Vec<Heard>,
-) {
+async fn gather(heard: &mut mpsc::UnboundedReceiver<Heard>, all: usize, round: &mut Vec<Heard>) {
     while round.len() < all {
         match timeout(PATIENCE, heard.recv()).await {
             Ok(Some(one)) => round.push(one),
