@@ -44,7 +44,9 @@ pub(super) enum Look {
     Other(Option<Taken>),
 }
 
-/// Looks at a call that is let in. What has not arrived yet is not waited for.
+/// Looks at a call that is let in. What has not arrived yet is not waited for: a call whose end is still under way takes the long way,
+/// which reads to the end. If it were answered before, its end would meet a stream that is gone, and a connection is given up after a
+/// thousand of those.
 pub(super) fn look(request: &mut Request<Incoming>, cx: &mut Context<'_>) -> Look {
     let headers = request.headers();
     let plain = request.uri().path() == PATH
@@ -56,7 +58,9 @@ pub(super) fn look(request: &mut Request<Incoming>, cx: &mut Context<'_>) -> Loo
         return Look::Other(None);
     }
     match Pin::new(request.body_mut()).poll_frame(cx) {
-        Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|it| it == EMPTY) => {
+        Poll::Ready(Some(Ok(frame)))
+            if frame.data_ref().is_some_and(|it| it == EMPTY) && request.body().is_end_stream() =>
+        {
             Look::Plain
         }
         Poll::Ready(frame) => Look::Other(Some(frame)),

@@ -13,7 +13,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt;
 
 use crate::listener::Address;
-use crate::listener::testing::calls::{Answer, Call, Caller};
+use crate::listener::testing::calls::{Answer, Call, Caller, framed};
 use crate::listener::testing::{HandClock, at, metric, until};
 use crate::token::{Generation, Secret, Token};
 use crate::vend::{Command, Live, ReportOutcome};
@@ -198,6 +198,23 @@ async fn the_token_is_what_the_proto_says() {
         assert_eq!(token(&messages[0]), expected);
         assert_eq!(house.vends("ok") as u32, 1);
     }
+}
+
+#[tokio::test]
+async fn a_call_is_answered_when_its_end_has_arrived() {
+    let house = House::open().await;
+    house.publish(7, 3600);
+    let caller = house.caller().await;
+    let mut call = caller.open(GET, &[]).await.unwrap();
+    call.body.send_data(framed(b""), false).unwrap();
+    // Its message has arrived once a later call on the same connection is answered.
+    caller.ask(GET, &[], b"").await;
+    assert_eq!(house.vends("ok"), 1.0);
+    call.body.send_data(bytes::Bytes::new(), true).unwrap();
+    let (messages, status) = call.answered().await.unwrap().all().await;
+    assert_eq!(status.code(), Code::Ok);
+    assert_eq!(token(&messages[0]).generation, 7);
+    assert_eq!(house.vends("ok"), 2.0);
 }
 
 #[test]
