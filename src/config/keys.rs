@@ -207,7 +207,7 @@ pub const KEYS: &[Key] = &[
     key("admin.startup_grace", Length, Value("30s"), "after this /startupz says yes even without a token"),
     key("log.format", Choice(crate::telemetry::Format::NAMES), Value("text"), "how a line of the log looks"),
     key("log.level", Text("off, error, warn, info, debug or trace, and target=level pairs after commas, as in info,hyper=debug"),
-        Value("info"), "how much is logged"),
+        Value("info"), "how much is logged; in a release build trace shows no more than debug"),
     key("shutdown.deadline", Length, Value("10s"), "how long open requests may take to end"),
     key("sandbox.listen", Text("an IP address and a port"), Value("127.0.0.1:7299"), "where the sandbox listens"),
     key("sandbox.token_lifetime", Length, Value("60m"), "how long the sandbox's tokens live"),

@@ -40,7 +40,7 @@ impl House {
             "curl -H 'X-Bearerd-Request: true' -H 'Accept: text/plain' http://{}/v1/token",
             self.http
         );
-        sh(&ask, &[]).out
+        sh(&ask, &[]).out.trim_end().to_owned()
     }
 
     /// Rotations go on meanwhile: what a program was given is one of the tokens before and after it.
@@ -51,7 +51,8 @@ impl House {
         let Said { code, out, err } = Process::start(command).end();
         assert_eq!((code, err.as_str()), (Some(0), ""), "{script}");
         let known = [before, self.token()].map(|token| format!("Bearer {token}"));
-        assert!(known.iter().any(|it| it == out.trim_end()), "{program}");
+        let given = out.trim_end();
+        assert!(known.iter().any(|it| it == given), "{program}");
     }
 
     fn close(self) {

@@ -121,10 +121,14 @@ fn every_curl_command_works_against_the_demo() {
 async fn every_other_command_works() {
     let world = World::new(Scale::still()).await;
     let admin = format!("unix:{}", world.path("admin.sock").display());
-    let text = world.toml(&world.state(), "state").replace(
-        "[admin]\nlisten = [\"127.0.0.1:0\"]",
-        &format!("[admin]\nlisten = [{admin:?}]"),
-    );
+    // Where the commands find it; a port that the system chooses, they could not.
+    let text = world
+        .toml(&world.state(), "state")
+        .replace(
+            "[admin]\nlisten = [\"127.0.0.1:0\"]",
+            &format!("[admin]\nlisten = [{admin:?}]"),
+        )
+        .replace("[http]\nlisten = [\"127.0.0.1:0\", ", "[http]\nlisten = [");
     let file = world.write("bearerd.toml", &text);
     let environment = [("BEARERD_CONFIG", file.to_str().unwrap())];
     let mut daemon = None;
