@@ -90,7 +90,8 @@ impl Desk {
         }
     }
 
-    /// A record of this account, on this boot's clock.
+    /// A record of this account, on this boot's clock. It is not clamped: nothing in it may end sooner because this command has other
+    /// settings than the daemon that wrote it.
     fn here(&self, record: Record, now: Stamp) -> Result<Record, (Exit, String)> {
         let (found, expected) = (&record.account, &self.config.account);
         if found != expected {
@@ -101,10 +102,8 @@ impl Desk {
             );
             return Err((Exit::BadSettings, why));
         }
-        let rules = &self.config.rules;
-        let moved = record.on_boot(&self.clock.boot_id(), now, rules);
-        let record = moved.unwrap_or(record);
-        Ok(record.clamped(now, rules).unwrap_or(record))
+        let moved = record.on_boot(&self.clock.boot_id(), now, &self.config.rules);
+        Ok(moved.unwrap_or(record))
     }
 
     /// Writes what `change` makes of the record, on top of whatever others write meanwhile; gives what was written, or `None` where

@@ -10,11 +10,16 @@ use crate::terminal::{Said, run};
 
 /// Runs a command on the world's own settings; nothing that it says may be a secret.
 fn by_hand(world: &World, command: &str) -> Said {
+    by_hand_with(world, command, &[])
+}
+
+/// The same, with more settings in the environment.
+fn by_hand_with(world: &World, command: &str, environment: &[(&str, &str)]) -> Said {
     let file = world.write("by-hand.toml", &world.toml(&world.state(), "state"));
     let words = command
         .split(' ')
         .chain(["--config", file.to_str().unwrap()]);
-    let said = run(&words.collect::<Vec<_>>(), &[]);
+    let said = run(&words.collect::<Vec<_>>(), environment);
     world.captured.add(command, &(said.out.clone() + &said.err));
     said
 }
@@ -91,6 +96,22 @@ async fn what_is_spent_by_hand_counts_at_once_and_after_a_restart() {
         assert!(text.contains(word), "{word} in\n{text}");
     }
     assert!(daemon.stop().await.success());
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_slot_frees_sooner_because_a_command_has_a_shorter_window() {
+    let world = World::new(Scale::still()).await;
+    let daemon = one_mint(&world).await;
+    assert!(daemon.stop().await.success());
+    let minted = |record: Value| record["ledger"][0].clone();
+    let before = minted(record(&world));
+    let shorter = [("BEARERD_BUDGET__WINDOW", "2m")];
+    assert_eq!(
+        by_hand_with(&world, "ledger spend 1", &shorter).code,
+        Some(0)
+    );
+    assert_eq!(minted(record(&world)), before);
     world.finish();
 }
 
