@@ -18,7 +18,7 @@ mod status;
 mod token;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
 
@@ -77,7 +77,7 @@ pub struct Size {
 }
 
 impl Console<'_> {
-    /// Data. That nobody reads on is no failure.
+    /// Data. That nobody reads on is no failure; any other trouble is told at the end.
     fn print(&mut self, text: &str) {
         let _nobody_reads_on = self.still_read(text);
     }
@@ -136,6 +136,62 @@ no settings were found: write /etc/bearerd/bearerd.toml, or name a file with --c
 
 /// Does what these arguments ask, in this environment.
 pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    console: &mut Console<'_>,
+) -> Exit {
+    let mut out = Heard {
+        out: &mut *console.out,
+        trouble: None,
+    };
+    let exit = obey(
+        arguments,
+        environment,
+        &mut Console {
+            out: &mut out,
+            err: &mut *console.err,
+            ..*console
+        },
+    );
+    match out.trouble {
+        Some(why) if exit == Exit::Done => {
+            console.fail(&format!("stdout cannot be written ({why})"))
+        }
+        _ => exit,
+    }
+}
+
+/// Remembers why data could not be written, unless it is that nobody reads on.
+struct Heard<'a> {
+    out: &'a mut dyn Write,
+    trouble: Option<io::Error>,
+}
+
+impl Heard<'_> {
+    fn heard<T>(&mut self, written: io::Result<T>) -> io::Result<T> {
+        written.map_err(|error| {
+            let kind = error.kind();
+            if !matches!(kind, ErrorKind::BrokenPipe | ErrorKind::Interrupted) {
+                self.trouble = Some(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+impl Write for Heard<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(data);
+        self.heard(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let written = self.out.flush();
+        self.heard(written)
+    }
+}
+
+fn obey(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     console: &mut Console<'_>,

@@ -37,6 +37,46 @@ fn bearerd(arguments: &[&str], environment: &[(&str, &str)]) -> (Exit, String, S
     )
 }
 
+/// Takes nothing.
+struct Full(ErrorKind);
+
+impl Write for Full {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn data_that_cannot_be_written_is_a_failure_and_that_nobody_reads_on_is_none() {
+    for (kind, exit, told) in [
+        (ErrorKind::StorageFull, Exit::Failed, "stdout cannot be"),
+        (ErrorKind::BrokenPipe, Exit::Done, ""),
+    ] {
+        for command in ["version", "--help", "man"] {
+            let mut err = Vec::new();
+            let mut console = Console {
+                out: &mut Full(kind),
+                err: &mut err,
+                out_colour: false,
+                err_colour: false,
+                out_terminal: false,
+                size: page,
+            };
+            let words = ["bearerd", command].map(OsString::from);
+            assert_eq!(run(words, [], &mut console), exit, "{command}");
+            let err = String::from_utf8(err).unwrap();
+            assert!(
+                err.starts_with(told) && (told.is_empty() == err.is_empty()),
+                "{err}"
+            );
+        }
+    }
+}
+
 /// A folder with keys, settings and room for a record.
 struct Desk {
     folder: TempDir,
