@@ -39,6 +39,7 @@ use health::Health;
 use proto::token_service_server::TokenServiceServer;
 use quick::{Look, Peeked, Reply};
 use reflection::Reflection;
+use watch::Watch;
 
 /// What `proto` says, in Rust.
 #[allow(
@@ -231,7 +232,11 @@ impl Future for Answering {
                 Self::Begun(begun) => {
                     let (shared, mut request) = begun.take().expect("it is looked at once");
                     match quick::look(&mut request, cx) {
-                        Look::Plain => return Poll::Ready(Ok(shared.room.given())),
+                        Look::Get => return Poll::Ready(Ok(shared.room.given())),
+                        Look::Watch => {
+                            let watch = Watch::new(Arc::clone(&shared.room), shared.drain.clone());
+                            return Poll::Ready(Ok(quick::watched(watch)));
+                        }
                         Look::Other(first) => {
                             let request = Peeked::whole(request, first);
                             *this = Self::Tonic(shared.passed(request, Ok(())));

@@ -1,5 +1,6 @@
-//! The plain read: `GetToken` without a wait, by far the most frequent call. Its answer is one frame that was prepared for all
-//! callers, and tonic would only copy it. Whatever is not exactly this call goes on to tonic, as it came.
+//! The plain calls: `GetToken` without a wait, by far the most frequent one, and `WatchToken`, which may be open ten thousand times.
+//! What they are sent was framed once for all callers, and tonic would only copy it. Whatever is not exactly such a call goes on to
+//! tonic, as it came.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,15 +10,18 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response};
+use tokio_stream::Stream;
 use tonic::Status;
 use tonic::body::Body;
 
 use super::door;
 use super::message::framed;
+use super::watch::Watch;
 use super::{Outcome, Room};
 
-/// The call's path.
-const PATH: &str = "/bearerd.v1.TokenService/GetToken";
+/// The calls' paths.
+const GET: &str = "/bearerd.v1.TokenService/GetToken";
+const WATCH: &str = "/bearerd.v1.TokenService/WatchToken";
 
 /// An empty message: not compressed, no bytes.
 const EMPTY: &[u8] = &[0, 0, 0, 0, 0];
@@ -39,7 +43,9 @@ pub(super) struct Peeked {
 /// What a first look at a call finds.
 pub(super) enum Look {
     /// It asks for the live token, now, and for nothing else.
-    Plain,
+    Get,
+    /// It asks for the live token and all that follow.
+    Watch,
     /// Anything else, and the frame that was taken for the look.
     Other(Option<Taken>),
 }
@@ -49,8 +55,12 @@ pub(super) enum Look {
 /// thousand of those.
 pub(super) fn look(request: &mut Request<Incoming>, cx: &mut Context<'_>) -> Look {
     let headers = request.headers();
-    let plain = request.uri().path() == PATH
-        && request.method() == Method::POST
+    let found = match request.uri().path() {
+        GET => Look::Get,
+        WATCH => Look::Watch,
+        _ => return Look::Other(None),
+    };
+    let plain = request.method() == Method::POST
         && headers.get(CONTENT_TYPE) == Some(&GRPC)
         && !headers.contains_key(&ENCODING)
         && door::deadline(headers).is_ok();
@@ -61,7 +71,7 @@ pub(super) fn look(request: &mut Request<Incoming>, cx: &mut Context<'_>) -> Loo
         Poll::Ready(Some(Ok(frame)))
             if frame.data_ref().is_some_and(|it| it == EMPTY) && request.body().is_end_stream() =>
         {
-            Look::Plain
+            found
         }
         Poll::Ready(frame) => Look::Other(Some(frame)),
         Poll::Pending => Look::Other(None),
@@ -108,19 +118,30 @@ impl Room {
         match self.vend.current(now) {
             Ok(live) => {
                 self.count(Outcome::Ok);
-                let mut response = Response::new(Reply::Token(Some(framed(&live))));
-                response.headers_mut().insert(CONTENT_TYPE, GRPC);
-                response
+                answer(Reply::Token(Some(framed(&live))))
             }
             Err(why) => self.failed(why, now).into_http().map(Reply::Tonic),
         }
     }
 }
 
+/// The live token and all that follow.
+pub(super) fn watched(watch: Watch) -> Response<Reply> {
+    answer(Reply::Watch(Box::pin(watch)))
+}
+
+fn answer(reply: Reply) -> Response<Reply> {
+    let mut response = Response::new(reply);
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
 /// The body of an answer.
 pub(super) enum Reply {
     /// A prepared frame, and then its trailers.
     Token(Option<Bytes>),
+    /// A prepared frame for each token, and then why there are no more.
+    Watch(Pin<Box<Watch>>),
     /// Nothing comes any more.
     Ended,
     /// What tonic makes.
@@ -144,6 +165,17 @@ impl http_body::Body for Reply {
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
             },
+            Self::Watch(watch) => watch.as_mut().poll_next(cx).map(|next| match next? {
+                Ok(live) => Some(Ok(Frame::data(framed(&live)))),
+                Err(status) => {
+                    let mut trailers = HeaderMap::new();
+                    Some(
+                        status
+                            .add_header(&mut trailers)
+                            .map(|()| Frame::trailers(trailers)),
+                    )
+                }
+            }),
             Self::Ended => Poll::Ready(None),
             Self::Tonic(body) => Pin::new(body).poll_frame(cx),
         }
@@ -151,7 +183,7 @@ impl http_body::Body for Reply {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Token(_) => false,
+            Self::Token(_) | Self::Watch(_) => false,
             Self::Ended => true,
             Self::Tonic(body) => body.is_end_stream(),
         }
@@ -159,7 +191,7 @@ impl http_body::Body for Reply {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Token(_) | Self::Ended => SizeHint::default(),
+            Self::Token(_) | Self::Watch(_) | Self::Ended => SizeHint::default(),
             Self::Tonic(body) => body.size_hint(),
         }
     }

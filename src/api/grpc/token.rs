@@ -14,7 +14,7 @@ use super::proto::{
     GetTokenRequest, ReportOutcome, ReportRejectedRequest, ReportRejectedResponse,
     WatchTokenRequest,
 };
-use super::watch::Watch;
+use super::watch::{Messages, Watch};
 use super::{Outcome, Room};
 use crate::api::Watcher;
 use crate::api::failure::Failure;
@@ -45,7 +45,7 @@ pub(super) struct Tokens {
 
 #[tonic::async_trait]
 impl TokenService for Tokens {
-    type WatchTokenStream = Watch;
+    type WatchTokenStream = Messages;
 
     async fn get_token(
         &self,
@@ -64,9 +64,12 @@ impl TokenService for Tokens {
         Ok(Response::new(Vended::from(&*live)))
     }
 
-    async fn watch_token(&self, _: Request<WatchTokenRequest>) -> Result<Response<Watch>, Status> {
+    async fn watch_token(
+        &self,
+        _: Request<WatchTokenRequest>,
+    ) -> Result<Response<Messages>, Status> {
         let watch = Watch::new(Arc::clone(&self.room), self.drain.clone());
-        Ok(Response::new(watch))
+        Ok(Response::new(Messages(watch)))
     }
 
     async fn report_rejected(

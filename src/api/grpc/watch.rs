@@ -13,6 +13,7 @@ use super::message::Vended;
 use super::{Outcome, Room};
 use crate::api::Watcher;
 use crate::token::Generation;
+use crate::vend::Live;
 
 /// Looks at the snapshot when it is asked for the next message, which is when the connection has room for one: a slow reader skips
 /// what it was too slow for, and holds nothing back but itself.
@@ -38,7 +39,7 @@ impl Watch {
     }
 
     /// The live token, if it was not sent yet.
-    fn news(&mut self) -> Option<Vended> {
+    fn news(&mut self) -> Option<Arc<Live>> {
         let live = self.room.vend.current(self.room.clock.now()).ok()?;
         let found = Some((live.token.generation, live.suspect));
         if found == self.last {
@@ -46,12 +47,24 @@ impl Watch {
         }
         self.last = found;
         self.room.count(Outcome::Ok);
-        Some(Vended::from(&*live))
+        Some(live)
+    }
+}
+
+/// The same as tonic takes it.
+pub(super) struct Messages(pub(super) Watch);
+
+impl Stream for Messages {
+    type Item = Result<Vended, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = Pin::new(&mut self.0).poll_next(cx);
+        next.map(|next| next.map(|live| live.map(|live| Vended::from(&*live))))
     }
 }
 
 impl Stream for Watch {
-    type Item = Result<Vended, Status>;
+    type Item = Result<Arc<Live>, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.ended {
