@@ -8,11 +8,14 @@ use bearerd::cli::{self, Console, Size};
 
 fn main() -> ExitCode {
     let (mut out, mut err) = (io::stdout(), io::stderr());
-    let colour_wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    // A terminal that knows no escapes is written to as a file is.
+    let knows_escapes = env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let colour_wanted =
+        knows_escapes && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut console = Console {
         out_colour: colour_wanted && out.is_terminal(),
         err_colour: colour_wanted && err.is_terminal(),
-        out_terminal: out.is_terminal(),
+        out_terminal: knows_escapes && out.is_terminal(),
         size,
         out: &mut out,
         err: &mut err,

@@ -252,6 +252,7 @@ impl Future for Answering {
 }
 
 impl Shared {
+    /// The long way: through the door that holds for every call, to the service that it names.
     fn passed(
         self: Arc<Self>,
         request: Request<Peeked>,
