@@ -48,7 +48,7 @@ impl Reported {
     }
 }
 
-/// A problem document, as far as it is one.
+/// A problem document, as far as it is one. It goes to terminals, and so it has no control characters, whoever it is that answers.
 #[derive(Default)]
 pub(super) struct Told {
     pub(super) word: String,
@@ -73,8 +73,8 @@ impl Told {
             (title, detail) => format!("{title}: {detail}"),
         };
         Some(Self {
-            word: word.to_owned(),
-            detail,
+            word: word.replace(char::is_control, " "),
+            detail: detail.replace(char::is_control, " "),
         })
     }
 }
@@ -109,4 +109,20 @@ pub(super) fn token(body: &[u8], etag: &str, now: Stamp) -> Result<Token, String
             boot: in_time.boot,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_problem_says_cannot_draw_on_a_terminal() {
+        let body =
+            br#"{"type":"urn:bearerd:problem:a\u0007b","title":"\u001b[2Jx","detail":"one\ntwo"}"#;
+        let told = Told::parse(body).unwrap();
+        assert_eq!(
+            (told.word.as_str(), told.detail.as_str()),
+            ("a b", " [2Jx: one two")
+        );
+    }
 }
