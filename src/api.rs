@@ -5,9 +5,10 @@ pub mod grpc;
 pub mod http;
 mod report;
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::metrics::register;
+use failure::Failure;
 
 /// What all transports count. One per process.
 #[derive(Clone, Debug)]
@@ -44,6 +45,35 @@ impl Metrics {
                 "Reports of a refused token, by what they came to.",
                 &["outcome"],
             ),
+        }
+    }
+}
+
+/// Counts what asking for the token came to on one transport: `bearerd_vends_total`. A failure is counted under its word.
+struct Vends {
+    ok: IntCounter,
+    failed: Vec<(&'static str, IntCounter)>,
+}
+
+impl Vends {
+    /// These failures are the transport's; each counter is there from the start.
+    fn new(metrics: &Metrics, transport: &str, failures: &[Failure]) -> Self {
+        let counter = |outcome| metrics.vends.with_label_values(&[transport, outcome]);
+        let words = failures.iter().map(Failure::word);
+        Self {
+            ok: counter("ok"),
+            failed: words.map(|word| (word, counter(word))).collect(),
+        }
+    }
+
+    fn ok(&self) {
+        self.ok.inc();
+    }
+
+    fn failed(&self, failure: &Failure) {
+        let word = failure.word();
+        if let Some((_, counter)) = self.failed.iter().find(|(it, _)| *it == word) {
+            counter.inc();
         }
     }
 }

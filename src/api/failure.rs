@@ -58,7 +58,7 @@ pub enum Failure {
 }
 
 /// Why there is no token, and when there may be one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outlook {
     /// What an operator should know.
     pub why: String,

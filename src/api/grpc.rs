@@ -20,20 +20,20 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use prometheus::{IntCounter, IntGauge};
+use prometheus::IntGauge;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic_health::pb::health_server::HealthServer;
 use tower_service::Service as _;
 
-use crate::api::Metrics;
-use crate::api::failure::Failure;
+use crate::api::failure::{Failure, Outlook};
 use crate::api::report::Reports;
+use crate::api::{Metrics, Vends};
 use crate::caller::Refusals;
 use crate::caller::guard::{self, Refusal, Rules};
 use crate::clock::Clock;
 use crate::listener::{Calls, Connection, Limits, Listener, serve_http2};
-use crate::vend::{Unavailable, Vend};
+use crate::vend::Vend;
 use door::Timely;
 use health::Health;
 use proto::token_service_server::TokenServiceServer;
@@ -82,40 +82,9 @@ struct Room {
     clock: Arc<dyn Clock>,
     rules: Rules,
     refusals: Refusals,
-    vends: [IntCounter; Outcome::ALL.len()],
+    vends: Vends,
     reports: Reports,
     watchers: IntGauge,
-}
-
-/// What asking for the token came to, as `bearerd_vends_total` counts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Ok,
-    NoTokenYet,
-    Expired,
-    Draining,
-}
-
-impl Outcome {
-    const ALL: [Self; 4] = [Self::Ok, Self::NoTokenYet, Self::Expired, Self::Draining];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::NoTokenYet => "no_token_yet",
-            Self::Expired => "expired",
-            Self::Draining => "draining",
-        }
-    }
-}
-
-impl From<Unavailable> for Outcome {
-    fn from(why: Unavailable) -> Self {
-        match why {
-            Unavailable::NoTokenYet => Self::NoTokenYet,
-            Unavailable::Expired => Self::Expired,
-        }
-    }
 }
 
 impl Grpc {
@@ -127,13 +96,17 @@ impl Grpc {
         metrics: &Metrics,
         refusals: &Refusals,
     ) -> Self {
-        let vends = |outcome: Outcome| metrics.vends.with_label_values(&["grpc", outcome.word()]);
+        let failures = [
+            Failure::NoTokenYet(Outlook::default()),
+            Failure::Expired(Outlook::default()),
+            Failure::Draining,
+        ];
         let room = Room {
             vend,
             clock,
             rules: Rules::new(&settings.hosts),
             refusals: refusals.clone(),
-            vends: Outcome::ALL.map(vends),
+            vends: Vends::new(metrics, "grpc", &failures),
             reports: Reports::new(metrics),
             watchers: metrics.watchers.with_label_values(&["grpc"]),
         };
@@ -152,12 +125,6 @@ impl Grpc {
     pub async fn serve(self, listener: Listener, drain: CancellationToken) {
         let services = Services::new(&self.room, &drain);
         serve_http2(listener, services, &self.limits, drain).await;
-    }
-}
-
-impl Room {
-    fn count(&self, outcome: Outcome) {
-        self.vends[outcome as usize].inc();
     }
 }
 

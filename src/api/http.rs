@@ -14,9 +14,9 @@ use hyper::{Method, Request};
 use prometheus::{IntCounter, IntGauge};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Metrics;
-use crate::api::failure::Failure;
+use crate::api::failure::{Failure, Outlook};
 use crate::api::report::Reports;
+use crate::api::{Metrics, Vends};
 use crate::caller::Refusals;
 use crate::caller::guard::{self, Rules};
 use crate::clock::Clock;
@@ -39,42 +39,10 @@ struct Room {
     clock: Arc<dyn Clock>,
     rules: Rules,
     refusals: Refusals,
-    vends: [IntCounter; Outcome::ALL.len()],
+    vends: Vends,
+    not_modified: IntCounter,
     reports: Reports,
     watchers: IntGauge,
-}
-
-/// What asking for the token came to, as `bearerd_vends_total` counts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Ok,
-    NotModified,
-    NoTokenYet,
-    Expired,
-    Draining,
-    NotAcceptable,
-}
-
-impl Outcome {
-    const ALL: [Self; 6] = [
-        Self::Ok,
-        Self::NotModified,
-        Self::NoTokenYet,
-        Self::Expired,
-        Self::Draining,
-        Self::NotAcceptable,
-    ];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::NotModified => "not_modified",
-            Self::NoTokenYet => "no_token_yet",
-            Self::Expired => "expired",
-            Self::Draining => "draining",
-            Self::NotAcceptable => "not_acceptable",
-        }
-    }
 }
 
 impl Api {
@@ -86,13 +54,19 @@ impl Api {
         metrics: &Metrics,
         refusals: &Refusals,
     ) -> Self {
-        let vends = |outcome: Outcome| metrics.vends.with_label_values(&["http", outcome.word()]);
+        let failures = [
+            Failure::NoTokenYet(Outlook::default()),
+            Failure::Expired(Outlook::default()),
+            Failure::Draining,
+            Failure::NotAcceptable,
+        ];
         Self(Arc::new(Room {
             vend,
             clock,
             rules: Rules::new(&settings.hosts),
             refusals: refusals.clone(),
-            vends: Outcome::ALL.map(vends),
+            vends: Vends::new(metrics, "http", &failures),
+            not_modified: metrics.vends.with_label_values(&["http", "not_modified"]),
             reports: Reports::new(metrics),
             watchers: metrics.watchers.with_label_values(&["http"]),
         }))

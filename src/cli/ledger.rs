@@ -2,6 +2,8 @@
 
 mod show;
 
+use std::time::Duration;
+
 use super::register::{self, Desk};
 use super::{Console, Exit, Form, reach};
 use crate::clock::Clock as _;
@@ -38,10 +40,12 @@ pub(super) fn spend(count: u32, sources: &Sources, console: &mut Console<'_>) ->
         let written = super::block_on(desk.change(&writer, |record, now| {
             Some(record.spent_by_hand(count, &writer.holder, now, rules))
         }))?;
-        let period = humantime::format_duration(rules.budget.period());
+        // In whole seconds, rounded up: parts of one say nothing to a person.
+        let seconds = rules.budget.period().as_secs_f64().ceil();
+        let period = humantime::format_duration(Duration::from_secs_f64(seconds));
         let taken = written.map_or(0, |record| record.ledger.len());
         console.tell(&format!(
-            "{count} spent, for {period} from now; {taken} of {limit} slots are taken"
+            "{count} spent, for {period} from now; {taken} slots are taken, and {limit} may be"
         ));
         Ok(())
     })

@@ -103,7 +103,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "refresh.lead: 1h is not shorter than upstream.token_lifetime (1h), so a token would be due at its birth; expected less than \
          that, and at least 33m (window 30m + in flight 1m + margin 2m = 33m)",
     ),
-    ("", "[refresh\nlead", "DIR/bearerd.toml:12:9: not TOML: …"),
+    ("", "[refresh\nlead", "DIR/bearerd.toml:14:9: not TOML: …"),
     (
         "",
         "[budget]\nlimit = \"ten\"",

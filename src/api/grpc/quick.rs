@@ -14,10 +14,10 @@ use tokio_stream::Stream;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::Room;
 use super::door;
 use super::message::framed;
 use super::watch::Watch;
-use super::{Outcome, Room};
 
 /// The calls' paths.
 const GET: &str = "/bearerd.v1.TokenService/GetToken";
@@ -117,7 +117,7 @@ impl Room {
         let now = self.clock.now();
         match self.vend.current(now) {
             Ok(live) => {
-                self.count(Outcome::Ok);
+                self.vends.ok();
                 answer(Reply::Token(Some(framed(&live))))
             }
             Err(why) => self.failed(why, now).into_http().map(Reply::Tonic),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::Room;
 use super::message::Vended;
 use super::proto::token_service_server::TokenService;
 use super::proto::{
@@ -15,7 +16,6 @@ use super::proto::{
     WatchTokenRequest,
 };
 use super::watch::{Messages, Watch};
-use super::{Outcome, Room};
 use crate::api::Watcher;
 use crate::api::failure::Failure;
 use crate::api::report::{self, is_refusal, judge};
@@ -60,7 +60,7 @@ impl TokenService for Tokens {
             (Err(why), None) => return Err(room.failed(why, now)),
             (Err(_), Some(wait)) => self.awaited(wait).await?,
         };
-        room.count(Outcome::Ok);
+        room.vends.ok();
         Ok(Response::new(Vended::from(&*live)))
     }
 
@@ -123,12 +123,13 @@ impl Tokens {
 
 impl Room {
     pub(super) fn failed(&self, why: Unavailable, now: Stamp) -> Status {
-        self.count(why.into());
-        Failure::unavailable(why, &self.vend.status(), now).status()
+        let failure = Failure::unavailable(why, &self.vend.status(), now);
+        self.vends.failed(&failure);
+        failure.status()
     }
 
     pub(super) fn draining(&self) -> Status {
-        self.count(Outcome::Draining);
+        self.vends.failed(&Failure::Draining);
         Failure::Draining.status()
     }
 

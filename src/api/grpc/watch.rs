@@ -9,8 +9,8 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
+use super::Room;
 use super::message::Vended;
-use super::{Outcome, Room};
 use crate::api::Watcher;
 use crate::token::Generation;
 use crate::vend::Live;
@@ -46,7 +46,7 @@ impl Watch {
             return None;
         }
         self.last = found;
-        self.room.count(Outcome::Ok);
+        self.room.vends.ok();
         Some(live)
     }
 }

@@ -8,9 +8,9 @@ use http_body_util::Full;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, VARY};
 use hyper::{HeaderMap, Response, StatusCode};
 
+use super::Room;
 use super::accept::{Form, form};
 use super::conditions::{Tags, Wait, names};
-use super::{Outcome, Room};
 use crate::api::Watcher;
 use crate::api::failure::Failure;
 use crate::clock::Stamp;
@@ -78,9 +78,7 @@ impl Room {
             Some(Form::Json)
         };
         let Some(form) = form else {
-            return self
-                .failed(&Failure::NotAcceptable, Outcome::NotAcceptable)
-                .into();
+            return self.failed(&Failure::NotAcceptable).into();
         };
         if special.prefer
             && let Some(wait) = Wait::of(headers)
@@ -131,7 +129,7 @@ impl Room {
     /// The answer for somebody who would have waited longer.
     fn cut_short(&self, form: Form, tags: &Tags) -> Response<Body> {
         match self.look(tags) {
-            (Found::Nothing(_), _) => self.failed(&Failure::Draining, Outcome::Draining),
+            (Found::Nothing(_), _) => self.failed(&Failure::Draining),
             (found, now) => self.answer_with(found, form, now),
         }
     }
@@ -145,14 +143,14 @@ impl Room {
     fn answer_with(&self, found: Found, form: Form, now: Stamp) -> Response<Body> {
         match found {
             Found::New(live) => {
-                self.count(Outcome::Ok);
+                self.vends.ok();
                 match form {
                     Form::Json => vended(live.json(now), JSON, &live),
                     Form::Text => vended(live.text.clone(), TEXT, &live),
                 }
             }
             Found::Same(live) => {
-                self.count(Outcome::NotModified);
+                self.not_modified.inc();
                 let mut response = Response::new(Full::default());
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 describe(response.headers_mut(), &live);
@@ -160,24 +158,16 @@ impl Room {
             }
             Found::Nothing(why) => {
                 let failure = Failure::unavailable(why, &self.vend.status(), now);
-                let outcome = match why {
-                    Unavailable::NoTokenYet => Outcome::NoTokenYet,
-                    Unavailable::Expired => Outcome::Expired,
-                };
-                self.failed(&failure, outcome)
+                self.failed(&failure)
             }
         }
     }
 
-    fn failed(&self, failure: &Failure, outcome: Outcome) -> Response<Body> {
-        self.count(outcome);
+    fn failed(&self, failure: &Failure) -> Response<Body> {
+        self.vends.failed(failure);
         let mut response = failure.response();
         response.headers_mut().insert(VARY, BY_ACCEPT);
         response
-    }
-
-    fn count(&self, outcome: Outcome) {
-        self.vends[outcome as usize].inc();
     }
 }
 
