@@ -120,8 +120,8 @@ const WRONG: &[(&str, &str, &str)] = &[
         "upstream.account: it is missing; set the clientAccountId that Truecaller gave you",
     ),
     (
-        "127.0.0.1:0",
-        "127.0.0.1:7290",
+        "[\"127.0.0.1:0\"]\n[grpc]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = [\"127.0.0.1:0\"]",
+        "[\"127.0.0.1:7290\"]\n[admin]\nlisten = [\"127.0.0.1:7290\"]",
         "admin.listen: 127.0.0.1:7290 is taken by http.listen; give each listener its own address",
     ),
     (
