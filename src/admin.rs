@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::caller::Refusals;
 use crate::caller::guard::{self, Rules};
 use crate::clock::{Clock, Stamp};
-use crate::listener::{Answer, Body, Connection, Listener, Peer, Service, serve};
+use crate::listener::{Answer, Body, Connection, Listener, Peer, Service, serve_http};
 use crate::telemetry::FilterHandle;
 use crate::vend::Vend;
 use failure::Failure;

@@ -69,6 +69,13 @@ impl Captured {
             .push((origin.to_owned(), text.to_owned()));
     }
 
+    /// Every line that came from there.
+    pub fn lines(&self, origin: &str) -> Vec<String> {
+        let said = self.0.lock().unwrap();
+        let from = said.iter().filter(|(from, _)| from == origin);
+        from.map(|(_, text)| text.clone()).collect()
+    }
+
     /// Somebody has said this.
     pub fn says(&self, text: &str) -> bool {
         let said = self.0.lock().unwrap();

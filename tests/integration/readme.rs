@@ -398,6 +398,12 @@ async fn the_metrics_are_those_of_a_running_daemon() {
     world.finish();
 }
 
+/// The names and labels of every line, without the values.
+fn series(metrics: &str) -> BTreeSet<&str> {
+    let lines = metrics.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.rsplit_once(' ').unwrap().0).collect()
+}
+
 /// The words of the golden answers over gRPC, with their codes as the protocol names them.
 fn codes(golden: &str) -> Vec<(String, String)> {
     let answers = golden.lines().filter_map(|line| line.strip_prefix("grpc "));

@@ -363,13 +363,11 @@ fn addresses(said: &mpsc::Receiver<String>) -> Option<[String; 5]> {
             continue;
         };
         let address = address.trim().trim_matches('"').to_owned();
-        let place = match (
-            line.contains("vending over HTTP"),
-            address.strip_prefix("unix:"),
-        ) {
-            (true, Some(_)) => 1,
-            (true, None) => 0,
-            (false, _) if line.contains("answering operators") => 2,
+        let unix = usize::from(address.starts_with("unix:"));
+        let place = match line {
+            _ if line.contains("vending over HTTP") => unix,
+            _ if line.contains("vending over gRPC") => 2 + unix,
+            _ if line.contains("answering operators") => 4,
             _ => continue,
         };
         found[place] = Some(address.strip_prefix("unix:").unwrap_or(&address).to_owned());
