@@ -191,13 +191,18 @@ class Daemon:
         self.said, self.lines = [], queue.Queue()
         threading.Thread(target=self.listen, daemon=True).start()
         self.addresses = {}
-        while len(self.addresses) < 3:
+        while len(self.addresses) < 5:
             line = self.lines.get(timeout=PATIENCE)
             assert line is not None, f"ended before it served: {self.process.wait()}\n{''.join(self.said)}"
             told = json.loads(line)
             if "address" in told:
-                kind = "admin" if "operators" in told["message"] else "unix" if "unix:" in told["address"] else "http"
-                self.addresses[kind] = told["address"]
+                unix = told["address"].startswith("unix:")
+                kinds = {
+                    "vending over HTTP": "unix" if unix else "http",
+                    "vending over gRPC": "grpc-unix" if unix else "grpc",
+                    "answering operators": "admin",
+                }
+                self.addresses[kinds[told["message"]]] = told["address"]
         self.socket = str(root.path) + self.addresses["unix"].removeprefix("unix:")
 
     def listen(self):
