@@ -191,6 +191,8 @@ fn a_part_of_the_tests(part: &str) {
         _ if filter.is_empty() => true,
         "integration" => include_str!("main.rs").contains(&format!("mod {filter};")),
         "mutations" => place(&format!("tests/mutations/{filter}.patch")).is_file(),
+        "bench" => fs::read_to_string(place("tests/bench/run"))
+            .is_ok_and(|script| script.contains(&format!("\"{first}\""))),
         "fuzz" => place(&format!("tests/fuzz/corpus/{first}")).is_dir(),
         _ => first.starts_with("--") && script.contains(&format!("{first})")),
     };
