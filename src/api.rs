@@ -8,7 +8,7 @@ mod report;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::metrics::register;
-use failure::Failure;
+use failure::{Failure, Outlook};
 
 /// What all transports count. One per process.
 #[derive(Clone, Debug)]
@@ -56,10 +56,15 @@ struct Vends {
 }
 
 impl Vends {
-    /// These failures are the transport's; each counter is there from the start.
-    fn new(metrics: &Metrics, transport: &str, failures: &[Failure]) -> Self {
+    /// What every transport can fail with, and these failures of its own; each counter is there from the start.
+    fn new(metrics: &Metrics, transport: &str, own: &[Failure]) -> Self {
         let counter = |outcome| metrics.vends.with_label_values(&[transport, outcome]);
-        let words = failures.iter().map(Failure::word);
+        let common = [
+            Failure::NoTokenYet(Outlook::default()),
+            Failure::Expired(Outlook::default()),
+            Failure::Draining,
+        ];
+        let words = common.iter().chain(own).map(Failure::word);
         Self {
             ok: counter("ok"),
             failed: words.map(|word| (word, counter(word))).collect(),

@@ -26,7 +26,7 @@ use tonic::body::Body;
 use tonic_health::pb::health_server::HealthServer;
 use tower_service::Service as _;
 
-use crate::api::failure::{Failure, Outlook};
+use crate::api::failure::Failure;
 use crate::api::report::Reports;
 use crate::api::{Metrics, Vends};
 use crate::caller::Refusals;
@@ -96,17 +96,12 @@ impl Grpc {
         metrics: &Metrics,
         refusals: &Refusals,
     ) -> Self {
-        let failures = [
-            Failure::NoTokenYet(Outlook::default()),
-            Failure::Expired(Outlook::default()),
-            Failure::Draining,
-        ];
         let room = Room {
             vend,
             clock,
             rules: Rules::new(&settings.hosts),
             refusals: refusals.clone(),
-            vends: Vends::new(metrics, "grpc", &failures),
+            vends: Vends::new(metrics, "grpc", &[]),
             reports: Reports::new(metrics),
             watchers: metrics.watchers.with_label_values(&["grpc"]),
         };

@@ -14,7 +14,7 @@ use hyper::{Method, Request};
 use prometheus::{IntCounter, IntGauge};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::failure::{Failure, Outlook};
+use crate::api::failure::Failure;
 use crate::api::report::Reports;
 use crate::api::{Metrics, Vends};
 use crate::caller::Refusals;
@@ -54,18 +54,12 @@ impl Api {
         metrics: &Metrics,
         refusals: &Refusals,
     ) -> Self {
-        let failures = [
-            Failure::NoTokenYet(Outlook::default()),
-            Failure::Expired(Outlook::default()),
-            Failure::Draining,
-            Failure::NotAcceptable,
-        ];
         Self(Arc::new(Room {
             vend,
             clock,
             rules: Rules::new(&settings.hosts),
             refusals: refusals.clone(),
-            vends: Vends::new(metrics, "http", &failures),
+            vends: Vends::new(metrics, "http", &[Failure::NotAcceptable]),
             not_modified: metrics.vends.with_label_values(&["http", "not_modified"]),
             reports: Reports::new(metrics),
             watchers: metrics.watchers.with_label_values(&["http"]),
