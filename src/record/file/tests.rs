@@ -350,11 +350,14 @@ fn what_nobody_was_told_wakes_whoever_waits() {
     one_thread.unwrap().block_on(async {
         write(&register).await;
         fs::remove_file(register.path()).unwrap();
-        // The caller leaves; the thread goes on, and sees that the file is gone.
+        // The only thread is busy, so the load begins after its caller has left; then it sees that the file is gone.
+        let (set_free, busy) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || busy.recv());
         let mut left = register.load();
         let looked = left.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(looked.is_pending());
         drop(left);
+        drop(set_free);
         tokio::task::spawn_blocking(|| ()).await.unwrap();
         let woken = tokio::time::timeout(Duration::from_secs(2), register.changed()).await;
         assert!(woken.is_ok());
