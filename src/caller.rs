@@ -1,6 +1,7 @@
 //! Who is asking, and may they.
 
 pub mod guard;
+pub mod rule;
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 

@@ -20,6 +20,7 @@ pub use effective::{Effective, Shown};
 pub use keys::{Fallback, KEYS, Key, Kind, LENGTHS, PREFIX};
 pub use problems::{Problem, Problems};
 
+use crate::caller::rule::Named;
 use crate::issuer::{self, KeyFiles};
 use crate::listener::Address;
 use crate::record::{Absent, Rules};
@@ -55,6 +56,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// What operators reach.
     pub admin: Admin,
+    /// Who has a name, and what each may do.
+    pub callers: Vec<Named>,
     /// The log.
     pub log: telemetry::Settings,
     /// How long open requests may take to end once the process is told to.

@@ -13,7 +13,7 @@ mod socket;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ pub use answer::{Answer, Body, text};
 pub use http1::serve_http;
 pub use http2::{Calls, Limits, serve_http2};
 pub use problem::{Problem, seconds_until};
-pub use serve::{Connection, Service};
+pub use serve::{Connection, Names, Service};
 
 use socket::Socket;
 
@@ -41,18 +41,39 @@ const FRESH_SUFFIX: &str = ".new";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A process of this machine, through the loopback interface.
-    Loopback,
+    Loopback(SocketAddr),
     /// Another machine, or this one through an outward address.
-    Other(IpAddr),
+    Other(SocketAddr),
     /// A process of this machine, through a Unix socket.
-    Unix,
+    Unix(Owner),
+}
+
+/// Whose process is at the other end of a Unix socket, as the system saw it when the process connected. Its number is not told: in a
+/// pod it is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group that the process had at that moment; the further groups of its user are not told.
+    pub gid: u32,
 }
 
 impl Peer {
     fn of(address: SocketAddr) -> Self {
-        match address.ip().to_canonical() {
-            ip if ip.is_loopback() => Self::Loopback,
-            ip => Self::Other(ip),
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        match address.ip().is_loopback() {
+            true => Self::Loopback(address),
+            false => Self::Other(address),
+        }
+    }
+}
+
+/// As the audit shows it.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback(address) | Self::Other(address) => address.fmt(f),
+            Self::Unix(Owner { uid, gid }) => write!(f, "uid {uid} gid {gid}"),
         }
     }
 }
@@ -178,7 +199,9 @@ impl Listener {
             }
             Door::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), Peer::Unix))
+                let owner = stream.peer_cred()?;
+                let (uid, gid) = (owner.uid(), owner.gid());
+                Ok((Socket::Unix(stream), Peer::Unix(Owner { uid, gid })))
             }
         }
     }

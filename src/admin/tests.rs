@@ -414,7 +414,8 @@ async fn what_changes_something_obeys_the_rules_of_the_door() {
 async fn what_changes_something_is_not_for_other_machines() {
     let house = House::open().await;
     let connection = Connection {
-        peer: Peer::Other("10.1.2.3".parse().unwrap()),
+        peer: Peer::Other("10.1.2.3:4".parse().unwrap()),
+        names: None,
         drain: CancellationToken::new(),
     };
     for (method, path) in [(Method::POST, "/refresh"), (Method::PUT, "/log")] {

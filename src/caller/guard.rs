@@ -83,7 +83,7 @@ pub fn check<B>(request: &Request<B>, peer: Peer, rules: &Rules) -> Result<(), R
 pub fn check_call<B>(request: &Request<B>, peer: Peer, rules: &Rules) -> Result<(), Refusal> {
     let seen = Seen::of(request.headers())?;
     let authority = request.uri().authority().map(|it| it.as_str().as_bytes());
-    if peer == Peer::Unix {
+    if let Peer::Unix(_) = peer {
         return Ok(());
     }
     let mut hosts = authority.into_iter().chain(seen.host).peekable();
@@ -106,7 +106,7 @@ fn check_parts(uri: &Uri, headers: &HeaderMap, peer: Peer, rules: &Rules) -> Res
     }
     match seen.host {
         None => Err(Refusal::NoHost),
-        Some(b"") if peer == Peer::Unix => Ok(()),
+        Some(b"") if matches!(peer, Peer::Unix(_)) => Ok(()),
         Some(host) if is_known(host, rules) => Ok(()),
         Some(_) => Err(Refusal::ForeignHost),
     }
@@ -188,6 +188,7 @@ fn is_port(rest: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::testing::{LOOPBACK, UNIX};
     use hyper::header::{HOST, HeaderName, HeaderValue};
     use proptest::prelude::*;
 
@@ -219,10 +220,10 @@ mod tests {
             "Gateway.Internal:443",
             "[fd00::1]:80",
         ] {
-            assert_eq!(with_host(Peer::Loopback, host), Ok(()), "{host}");
-            assert_eq!(with_host(Peer::Unix, host), Ok(()), "{host}");
+            assert_eq!(with_host(LOOPBACK, host), Ok(()), "{host}");
+            assert_eq!(with_host(UNIX, host), Ok(()), "{host}");
         }
-        assert_eq!(with_host(Peer::Unix, ""), Ok(()));
+        assert_eq!(with_host(UNIX, ""), Ok(()));
     }
 
     #[test]
@@ -246,7 +247,7 @@ mod tests {
             "10.0.0.1:7290",
             "gateway.internal.example.com",
         ] {
-            let judged = with_host(Peer::Loopback, host);
+            let judged = with_host(LOOPBACK, host);
             assert_eq!(judged, Err(Refusal::ForeignHost), "{host}");
         }
     }
@@ -305,7 +306,7 @@ mod tests {
             ),
         ];
         for (target, headers, refusal) in table {
-            let judged = judged(Peer::Loopback, target, headers);
+            let judged = judged(LOOPBACK, target, headers);
             assert_eq!(judged, Err(*refusal), "{target} {headers:?}");
         }
         let innocent = [
@@ -314,7 +315,7 @@ mod tests {
             ("user-agent", "curl"),
             ("x-forward", "no"),
         ];
-        assert_eq!(judged(Peer::Loopback, "/v1/token", &innocent), Ok(()));
+        assert_eq!(judged(LOOPBACK, "/v1/token", &innocent), Ok(()));
     }
 
     #[test]
@@ -422,12 +423,12 @@ mod tests {
         ];
         for (target, headers, port, socket) in table {
             assert_eq!(
-                judged(Peer::Loopback, target, headers),
+                judged(LOOPBACK, target, headers),
                 *port,
                 "{target} {headers:?}"
             );
             assert_eq!(
-                judged(Peer::Unix, target, headers),
+                judged(UNIX, target, headers),
                 *socket,
                 "{target} {headers:?}"
             );
@@ -448,7 +449,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert(HOST, value.clone());
                 headers.insert(HeaderName::from_static("x-bearerd-request"), HeaderValue::from_static("true"));
-                let _ = check_parts(&Uri::from_static("/"), &headers, Peer::Unix, &Rules::default());
+                let _ = check_parts(&Uri::from_static("/"), &headers, UNIX, &Rules::default());
             }
         }
 

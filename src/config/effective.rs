@@ -9,6 +9,7 @@ use super::keys::{Fallback, KEYS};
 use super::raw::Written;
 use super::value::Value;
 use super::{Config, Origin};
+use crate::caller::rule::Named;
 
 /// The settings in force.
 #[derive(Clone, Debug)]
@@ -39,6 +40,14 @@ impl Effective {
             let count = if indexed { pairs } else { 1 };
             (0..count).map(move |index| (key, key.path.replace(".0.", &format!(".{index}."))))
         });
+        let named = |(key, path): (_, String)| match path.strip_prefix("callers.NAME.") {
+            None => vec![(key, path)],
+            Some(field) => {
+                let path = |caller: &Named| format!("callers.{}.{field}", caller.name);
+                config.callers.iter().map(|it| (key, path(it))).collect()
+            }
+        };
+        let paths = paths.flat_map(named);
         let settings = paths.map(|(key, path)| match written.entry(&path) {
             Some(entry) => Shown {
                 path,
@@ -46,7 +55,7 @@ impl Effective {
                 value: Some(entry.value.clone()),
             },
             None => Shown {
-                value: derived(key.path, config),
+                value: derived(&path, config),
                 path,
                 origin: match key.fallback {
                     Fallback::Derived(_) => Origin::Derived,
@@ -125,6 +134,15 @@ impl Effective {
 
 /// The value in force where it follows from others.
 fn derived(path: &str, config: &Config) -> Option<Value> {
+    if let Some(rest) = path.strip_prefix("callers.") {
+        let (name, field) = rest.split_once('.')?;
+        let caller = config.callers.iter().find(|it| it.name == name)?;
+        return match field {
+            "may" => Some(Value::List(caller.may.words())),
+            "burst" => Some(Value::Count(caller.rate?.burst.get())),
+            _ => None,
+        };
+    }
     let rules = &config.rules;
     match path {
         "upstream.timeout" => Some(Value::Length(rules.timeout)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// `section.key`; in `upstream.keys.0.…` the 0 stands for any index.
+    /// `section.key`; in `upstream.keys.0.…` the 0 stands for any index, in `callers.NAME.…` NAME for any name.
     pub path: &'static str,
     /// What may be written.
     pub kind: Kind,
@@ -36,6 +36,8 @@ pub enum Kind {
     Text(&'static str),
     /// A list of texts; this says which. In the environment and in flags they are separated by commas.
     List(&'static str),
+    /// The same, and whole numbers may stand in it without quotes.
+    Numbers(&'static str),
 }
 
 /// What holds where nothing is written.
@@ -74,7 +76,7 @@ impl Key {
             }
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Text(what) => what.into(),
-            Kind::List(what) => format!("a list of {what}"),
+            Kind::List(what) | Kind::Numbers(what) => format!("a list of {what}"),
         }
     }
 
@@ -109,8 +111,14 @@ pub(super) fn is_section(path: &str) -> bool {
     })
 }
 
-/// The path with its index, if it has one, replaced by 0.
+/// The path with its index, if it has one, replaced by 0, and a caller's name by NAME.
 pub(super) fn generalised(path: &str) -> String {
+    if let Some(rest) = path.strip_prefix("callers.") {
+        return match rest.split_once('.') {
+            Some((_, field)) => format!("callers.NAME.{field}"),
+            None => "callers.NAME".to_owned(),
+        };
+    }
     let Some(rest) = path.strip_prefix("upstream.keys.") else {
         return path.to_owned();
     };
@@ -161,13 +169,15 @@ const ACCOUNT: Kind = Kind::Text("an account id of letters, digits, '-', '_' and
 const KEY_FILE: Kind = Kind::Text("the path of a file, beginning with / or ./");
 const ADDRESSES: Kind = Kind::List("addresses, each host:port or unix:/path");
 const HOSTS: Kind = Kind::List("host names or IP addresses, without scheme or port");
+const IDS: Kind = Kind::Numbers("numbers of users or groups");
+const SANS: Kind = Kind::List("DNS names and URIs");
 const LIMIT: Kind = Kind::Count {
     least: 1,
     most: 1000,
 };
 
 use Fallback::{Derived, Required, Unset, Value};
-use Kind::{Choice, Count, Flag, Length, Text};
+use Kind::{Choice, Count, Flag, Length, List, Text};
 
 /// All settings, in the order in which they are shown.
 #[rustfmt::skip]
@@ -205,6 +215,13 @@ pub const KEYS: &[Key] = &[
     key("admin.listen", ADDRESSES, Value("127.0.0.1:7292"), "where health, metrics and status are; empty for nowhere"),
     key("admin.hosts", HOSTS, Value(""), "names besides the local ones that operators may put into Host"),
     key("admin.startup_grace", Length, Value("30s"), "after this /startupz says yes even without a token"),
+    key("callers.NAME.uids", IDS, Unset, "the users that this caller is, on Unix sockets"),
+    key("callers.NAME.gids", IDS, Unset, "the groups that this caller is, on Unix sockets"),
+    key("callers.NAME.sans", SANS, Unset, "the names of this caller's certificate; a * stands for one whole level"),
+    key("callers.NAME.may", List("vend, watch, report and verify"), Derived("everything"), "what this caller may do"),
+    key("callers.NAME.rate", Count { least: 1, most: 1_000_000 }, Unset, "how many requests a second this caller may make; unbounded if unset"),
+    key("callers.NAME.burst", Count { least: 1, most: 1_000_000 }, Derived("as many as rate"), "how many of them at once, after a rest"),
+    key("callers.NAME.streams", Count { least: 1, most: 1_000_000 }, Unset, "how many watches and waits this caller may have open at a time; unbounded if unset"),
     key("log.format", Choice(crate::telemetry::Format::NAMES), Value("text"), "how a line of the log looks"),
     key("log.level", Text("off, error, warn, info, debug or trace, and target=level pairs after commas, as in info,hyper=debug"),
         Value("info"), "how much is logged; in a release build trace shows no more than debug"),

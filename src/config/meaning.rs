@@ -1,5 +1,6 @@
 //! What the values mean together. Every check goes on where it can, so that one run finds every problem.
 
+mod callers;
 mod limits;
 mod reach;
 mod upstream;
@@ -36,6 +37,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         ("admin.listen", admin.as_ref().map_or(&[], |it| &it.listen)),
     ];
     reach::apart(written, listeners);
+    let callers = callers::callers(written);
     let log = log(written);
     let sandbox = sandbox(written);
     let limits = limits?;
@@ -57,6 +59,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         http,
         grpc: grpc?,
         admin: admin?,
+        callers,
         log,
         shutdown_deadline: written.length("shutdown.deadline")?,
         sandbox: sandbox?,

@@ -283,6 +283,13 @@ impl Written {
         indexes.collect()
     }
 
+    /// The names of the callers about which something was written, in order.
+    pub(super) fn caller_names(&self) -> BTreeSet<String> {
+        let all = self.entries.keys().chain(&self.failed);
+        let names = all.filter_map(|path| path.strip_prefix("callers.")?.split_once('.'));
+        names.map(|(name, _)| name.to_owned()).collect()
+    }
+
     /// Says what is wrong with the value in force at `path`.
     pub(super) fn problem(&mut self, path: &str, text: impl Into<String>) {
         let place = self

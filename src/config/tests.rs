@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::caller::rule::Rights;
 
 const SECRET: &str = "5e0c2a7d-93b1-4f6e-8a2d-planted00001";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -740,6 +741,66 @@ fn the_table_is_sound() {
     paths.sort_unstable();
     paths.dedup();
     assert_eq!(paths.len(), KEYS.len());
+}
+
+#[test]
+fn callers_are_named_by_what_tells_who_they_are() {
+    let desk = Desk::new();
+    let text = "[callers.orders]\nuids = [1000, \"1001\"]\nmay = [\"vend\"]\nrate = 5\n\
+        [callers.local]\nmay = []\nstreams = 2\n";
+    let environment = [(
+        "BEARERD_CALLERS__BILLING__SANS",
+        "*.shop.svc, spiffe://prod/ns/shop/sa/billing",
+    )];
+    let callers = desk
+        .read_with(&desk.text(text), &environment)
+        .unwrap()
+        .config
+        .callers;
+    let [billing, local, orders] = callers.as_slice() else {
+        panic!("{callers:?}")
+    };
+    let names = [billing, local, orders].map(|it| it.name.as_str());
+    assert_eq!(names, ["billing", "local", "orders"]);
+    let shown: Vec<String> = billing.sans.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["*.shop.svc", "spiffe://prod/ns/shop/sa/billing"]);
+    assert_eq!(
+        (billing.may, billing.rate, billing.streams),
+        (Rights::all(), None, None)
+    );
+    assert_eq!(
+        (local.may, local.streams.unwrap().get()),
+        (Rights::default(), 2)
+    );
+    assert_eq!(orders.uids, [1000, 1001]);
+    assert_eq!(orders.may.words(), ["vend"]);
+    assert_eq!(
+        orders.rate.map(|it| (it.per_second.get(), it.burst.get())),
+        Some((5, 5))
+    );
+}
+
+#[test]
+fn a_caller_that_is_not_right_is_told_how_to_mend_it() {
+    let desk = Desk::new();
+    let text = "[callers.nobody]\nmay = [\"vend\"]\n[callers.local]\ngids = [5]\n[callers.Big]\nuids = [1]\n\
+        [callers.a]\nuids = [-1]\nsans = [\"*\"]\nmay = [\"mint\"]\nburst = 2\n";
+    let problems = desk.problems(&desk.text(text), &[]);
+    for begin in [
+        "callers.nobody.uids: nothing says who it is; add one of these lines to [callers.nobody]: ",
+        "callers.local.gids: local is whoever has no other name; ",
+        "callers.Big: its name is not right; ",
+        "callers.a.uids: item 1, \"-1\",: it is no number",
+        "callers.a.sans: item 1, \"*\",: a * stands for one whole level",
+        "callers.a.may: item 1, \"mint\",: it is none of vend, watch, report, verify",
+        "callers.a.burst: it means nothing without callers.a.rate; ",
+    ] {
+        assert!(
+            problems.iter().any(|line| line.starts_with(begin)),
+            "{begin}\n{problems:?}"
+        );
+    }
+    assert_eq!(problems.len(), 7, "{problems:?}");
 }
 
 /// Lines of what people write, with a secret somewhere in it.

@@ -31,6 +31,7 @@ impl Value {
                 "{count} has no unit; expected {}, in quotes",
                 key.expected()
             )),
+            (Kind::Numbers(_), Toml::Array(items)) => numbers(key, items),
             (Kind::List(_), Toml::Array(items)) => {
                 let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
                 let texts: Option<Vec<String>> = texts.collect();
@@ -38,7 +39,7 @@ impl Value {
                     .map(Self::List)
                     .ok_or_else(|| format!("an item is not a text; expected {}", key.expected()))
             }
-            (Kind::List(_), Toml::String(_)) => Err(format!(
+            (Kind::List(_) | Kind::Numbers(_), Toml::String(_)) => Err(format!(
                 "a single text; expected {}, in brackets: [\"…\"]",
                 key.expected()
             )),
@@ -74,7 +75,7 @@ impl Value {
                 Err(format!("it is empty; expected {}", key.expected()))
             }
             Kind::Text(_) => Ok(Self::Text(text.to_owned())),
-            Kind::List(_) => {
+            Kind::List(_) | Kind::Numbers(_) => {
                 let items = text
                     .split(',')
                     .map(str::trim)
@@ -138,6 +139,19 @@ fn counted(key: &Key, text: &str) -> Result<Value, String> {
     count
         .map(Value::Count)
         .ok_or_else(|| format!("{} is wrong; expected {}", shown(text), key.expected()))
+}
+
+fn numbers(key: &Key, items: &[toml::Value]) -> Result<Value, String> {
+    use toml::Value as Toml;
+    let text = |item: &Toml| match item {
+        Toml::Integer(number) => Some(number.to_string()),
+        Toml::String(text) => Some(text.clone()),
+        _ => None,
+    };
+    let texts: Option<Vec<String>> = items.iter().map(text).collect();
+    texts
+        .map(Value::List)
+        .ok_or_else(|| format!("an item is not a number; expected {}", key.expected()))
 }
 
 fn length(key: &Key, text: &str) -> Result<Value, String> {

@@ -41,7 +41,7 @@ impl<S: Service> Protocol for Http1<S> {
     /// What hyper keeps for a connection is made inside, so that the task holds it once.
     async fn talk(self: Arc<Self>, socket: Socket, connection: Connection, closing: Arc<Closing>) {
         let bound = Bound {
-            service: self.service.clone(),
+            service: self.service.on(&connection),
             connection,
             closing: Arc::clone(&closing),
         };

@@ -41,8 +41,14 @@ pub struct Limits {
     pub patience: Duration,
 }
 
-/// Answers calls. A clone serves each connection.
+/// Answers calls.
 pub trait Calls: Clone + Send + Sync + 'static {
+    /// What serves this connection, from its first call to its end; dropped when it has ended.
+    #[must_use]
+    fn on(&self, _connection: &Connection) -> Self {
+        self.clone()
+    }
+
     /// What an answer's body is made of.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Send
@@ -91,7 +97,7 @@ impl<S: Calls> Protocol for Http2<S> {
         let Some(socket) = greeted(socket, &closing).await else {
             return;
         };
-        let service = self.service.clone();
+        let service = self.service.on(&connection);
         let bound = service_fn(move |request| service.call(request, &connection));
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
         if closing.outlived(connection.as_mut()).await {

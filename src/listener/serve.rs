@@ -28,8 +28,19 @@ const WARNINGS: u32 = 3;
 pub struct Connection {
     /// Who is at its other end.
     pub peer: Peer,
+    /// What the caller's certificate, which was checked, calls it; nothing where none was asked for.
+    pub names: Option<Arc<Names>>,
     /// Cancelled when the listener drains: whoever waits on a caller's behalf, waits no longer.
     pub drain: CancellationToken,
+}
+
+/// The subject alternative names of a certificate, as far as rules can be written for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// DNS names.
+    pub dns: Vec<String>,
+    /// URIs, such as SPIFFE ids.
+    pub uris: Vec<String>,
 }
 
 /// What is spoken on a listener's connections.
@@ -44,8 +55,14 @@ pub(super) trait Protocol: Send + Sync + 'static {
     ) -> impl Future<Output = ()> + Send + 'static;
 }
 
-/// Answers requests over HTTP/1.1. A clone serves each connection.
+/// Answers requests over HTTP/1.1.
 pub trait Service: Clone + Send + Sync + 'static {
+    /// What serves this connection, from its first request to its end; dropped when it has ended.
+    #[must_use]
+    fn on(&self, _connection: &Connection) -> Self {
+        self.clone()
+    }
+
     /// Answers one request.
     fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Answer
     where
@@ -66,6 +83,7 @@ pub(super) async fn serve<P: Protocol>(
     let talk = |(socket, peer)| {
         let connection = Connection {
             peer,
+            names: None,
             drain: drain.clone(),
         };
         Arc::clone(&protocol).talk(socket, connection, Arc::clone(&closing))

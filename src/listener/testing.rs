@@ -2,6 +2,7 @@
 
 pub(crate) mod calls;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,8 +12,18 @@ use prometheus::{Registry, TextEncoder};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::Address;
+use super::{Address, Owner, Peer};
 use crate::clock::{BootId, Clock, Stamp};
+
+/// A caller of this machine.
+pub(crate) const LOOPBACK: Peer =
+    Peer::Loopback(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 49_152));
+
+/// A caller through a Unix socket.
+pub(crate) const UNIX: Peer = Peer::Unix(Owner {
+    uid: 1000,
+    gid: 1000,
+});
 
 /// So many seconds after the beginning of the tests' time.
 pub(crate) fn at(second: u64) -> Stamp {

@@ -27,7 +27,12 @@ impl Echo {
 
 impl Service for Echo {
     fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Answer {
-        let path = format!("{:?} {}", connection.peer, request.uri().path());
+        let kind = match connection.peer {
+            Peer::Loopback(_) => "Loopback",
+            Peer::Other(_) => "Other",
+            Peer::Unix(_) => "Unix",
+        };
+        let path = format!("{kind} {}", request.uri().path());
         if !path.ends_with("/slow") {
             return text(StatusCode::OK, path).into();
         }
@@ -93,10 +98,12 @@ async fn a_port_and_a_socket_answer_and_say_who_asks() {
 #[test]
 fn a_peer_is_this_machine_whatever_the_notation() {
     let of = |address: &str| Peer::of(address.parse().unwrap());
-    assert_eq!(of("127.0.0.9:1"), Peer::Loopback);
-    assert_eq!(of("[::1]:1"), Peer::Loopback);
-    assert_eq!(of("[::ffff:127.0.0.1]:1"), Peer::Loopback);
-    assert_eq!(of("10.0.0.1:1"), Peer::Other("10.0.0.1".parse().unwrap()));
+    let loopback = |address: &str| Peer::Loopback(address.parse().unwrap());
+    assert_eq!(of("127.0.0.9:1"), loopback("127.0.0.9:1"));
+    assert_eq!(of("[::1]:1"), loopback("[::1]:1"));
+    assert_eq!(of("[::ffff:127.0.0.1]:1"), loopback("127.0.0.1:1"));
+    let other = Peer::Other("10.0.0.1:1".parse().unwrap());
+    assert_eq!(of("10.0.0.1:1"), other);
 }
 
 #[tokio::test]

@@ -60,14 +60,16 @@ fn the_version_is_data() {
 #[tokio::test]
 async fn check_shows_every_setting_with_its_origin() {
     let world = World::new(Scale::still()).await;
-    let file = world.write("bearerd.toml", &world.toml(&world.state(), "state"));
+    let text = world.toml(&world.state(), "state") + "[callers.orders]\nuids = [1000]\n";
+    let file = world.write("bearerd.toml", &text);
     let file = file.to_str().unwrap();
     let said = run(&["check", "--config", file, "--format", "json"], &[]);
     assert_eq!(said.code, Some(0), "{}", said.err);
     let document: Value = serde_json::from_str(&said.out).unwrap();
     let text = run(&["check", "--config", file], &[]);
     for key in KEYS {
-        let shown = &document["settings"][key.path];
+        let path = key.path.replace("NAME", "orders");
+        let shown = &document["settings"][&path];
         assert!(
             shown.get("value").is_some() && shown["from"].is_string(),
             "{}",

@@ -41,7 +41,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &["listener"]),
-    ("config", &["issuer", "listener", "record", "telemetry"]),
+    (
+        "config",
+        &["caller", "issuer", "listener", "record", "telemetry"],
+    ),
     ("api", &["caller", "listener", "vend"]),
     ("admin", &["caller", "listener", "telemetry", "vend"]),
     ("caller", &["listener"]),

@@ -306,7 +306,7 @@ fn values(key: &Key) -> String {
         Kind::Length => "length of time".into(),
         Kind::Choice(words) => format!("`{}`", words.join("`, `")),
         Kind::Text(what) => what.into(),
-        Kind::List(what) => format!("list of {what}"),
+        Kind::List(what) | Kind::Numbers(what) => format!("list of {what}"),
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::clock::Stamp;
-use crate::listener::testing::{Client, HandClock, Reply, at, metric, request, until};
-use crate::listener::{Address, Body, Peer};
+use crate::listener::testing::{Client, HandClock, LOOPBACK, Reply, at, metric, request, until};
+use crate::listener::{Address, Body};
 use crate::token::{Generation, Secret, Token};
 use crate::vend::status::NextStatus;
 use crate::vend::{Command, Live, ReportOutcome, Status};
@@ -101,7 +101,8 @@ impl House {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let connection = Connection {
-            peer: Peer::Loopback,
+            peer: LOOPBACK,
+            names: None,
             drain: self.drain.clone(),
         };
         let answer = self.api.answer(request, &connection);

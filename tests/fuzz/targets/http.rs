@@ -6,14 +6,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bearerd::clock::Clock;
-use bearerd::listener::{Answer, Connection, Peer, Service};
+use bearerd::listener::{Answer, Connection, Owner, Peer, Service};
 use bearerd::vend::ReportOutcome;
 use hyper::body::Incoming;
 use hyper::rt::ReadBufCursor;
@@ -95,10 +95,13 @@ impl Story {
         let seconds = [None, Some(0), Some(30), Some(86_400 * 365)][usize::from(first & 3)];
         Self {
             peer: [
-                Peer::Loopback,
-                Peer::Unix,
-                Peer::Other(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
-                Peer::Loopback,
+                Peer::Loopback(SocketAddr::from(([127, 0, 0, 1], 49_152))),
+                Peer::Unix(Owner {
+                    uid: 1000,
+                    gid: 1000,
+                }),
+                Peer::Other(SocketAddr::from(([10, 0, 0, 1], 49_152))),
+                Peer::Loopback(SocketAddr::from(([127, 0, 0, 1], 49_152))),
             ][usize::from(first >> 2 & 3)],
             token: seconds.map(Duration::from_secs),
             suspect: first & 16 != 0,
@@ -159,6 +162,7 @@ async fn told(story: &Story, sent: &[u8]) -> (Vec<Asked>, Vec<u8>) {
     };
     let connection = Connection {
         peer: story.peer,
+        names: None,
         drain: CancellationToken::new(),
     };
     let answer = async |request: Request<Incoming>| {

@@ -267,7 +267,7 @@ fn is_known(host: &[u8], peer: Peer) -> bool {
         return false;
     };
     if host.is_empty() {
-        return peer == Peer::Unix;
+        return matches!(peer, Peer::Unix(_));
     }
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),

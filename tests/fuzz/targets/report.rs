@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -178,7 +179,8 @@ fn sent(manner: u8, body: &[u8]) -> (u16, Value, Option<Generation>) {
             .body(body)
             .unwrap();
         let connection = Connection {
-            peer: Peer::Loopback,
+            peer: Peer::Loopback(SocketAddr::from(([127, 0, 0, 1], 49_152))),
+            names: None,
             drain: CancellationToken::new(),
         };
         let mut heard = None;
