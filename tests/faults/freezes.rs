@@ -280,7 +280,8 @@ async fn a_post_frozen_behind_its_reservation_and_resumed_a_period_later_costs_n
     assert!(arrived <= sent, "a POST has arrived that was not counted");
     let [_, at_commit, in_connect] = left;
     assert_eq!(at_commit, 0, "sent long after its reservation");
-    assert!(withheld[0] > 0 && in_connect > 0);
+    // What a freeze at any other moment comes to is up to the moment.
+    assert!(withheld[1] > 0 && in_connect > 0);
     assert_eq!(worst, world.scale.limit as usize, "the whole budget");
     for daemon in [daemon, other] {
         assert!(daemon.stop().await.success());

@@ -315,12 +315,7 @@ async fn a_shell_loop_under_rotation_never_prints_an_expired_token() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wait_is_over_when_a_token_can_be_had() {
-    // The daemon is more patient with the upstream than this test is with anything.
-    let scale = Scale {
-        timeout: PATIENCE - Duration::from_secs(10),
-        ..Scale::still()
-    };
-    let mut world = World::new(scale).await;
+    let mut world = World::new(Scale::still()).await;
     let gate = world.sandbox.hold_mints();
     let socket = format!("unix:{}", world.path("state.sock").display());
     let wait = |timeout: &str| bearerd(&["wait", "--timeout", timeout, "--address", &socket], &[]);

@@ -121,11 +121,7 @@ async fn no_slot_frees_sooner_because_a_command_has_a_shorter_window() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_spent_while_an_attempt_is_under_way_stays_spent() {
-    let world = World::new(Scale {
-        timeout: std::time::Duration::from_secs(20),
-        ..Scale::still()
-    })
-    .await;
+    let world = World::new(Scale::still()).await;
     assert_eq!(by_hand(&world, "init").code, Some(0));
     let gate = world.sandbox.hold_mints();
     let daemon = world.start().await;

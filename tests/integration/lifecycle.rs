@@ -1,7 +1,6 @@
 //! How a daemon ends.
 
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -107,11 +106,7 @@ async fn the_drain_has_a_deadline() {
 
 #[tokio::test]
 async fn a_mint_under_way_is_settled_before_the_end() {
-    let world = World::new(Scale {
-        timeout: Duration::from_secs(20),
-        ..Scale::still()
-    })
-    .await;
+    let world = World::new(Scale::still()).await;
     let gate = world.sandbox.hold_mints();
     let daemon = world.start().await;
     gate.reached(1).await;

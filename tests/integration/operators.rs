@@ -197,11 +197,7 @@ async fn with_the_upstream_up_it_has_started_once_a_token_lives() {
 
 #[tokio::test]
 async fn with_a_slow_upstream_it_has_started_with_the_answer() {
-    let world = World::new(Scale {
-        timeout: Duration::from_secs(20),
-        ..Scale::still()
-    })
-    .await;
+    let world = World::new(Scale::still()).await;
     let gate = world.sandbox.hold_mints();
     let daemon = start(&world, &[], &[NO_GRACE]).await;
     gate.reached(1).await;

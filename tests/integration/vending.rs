@@ -86,6 +86,7 @@ async fn a_reported_token_is_vended_as_suspect_until_its_successor_is_there() {
     scale.lifetime = std::time::Duration::from_secs(180);
     scale.window = std::time::Duration::from_secs(60);
     scale.in_flight = std::time::Duration::from_secs(5);
+    scale.timeout = std::time::Duration::from_secs(2);
     // A new record keeps a hundredth of the period between its mints: less than a second.
     scale.limit = 100;
     let world = World::new(scale).await;

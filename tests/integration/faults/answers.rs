@@ -23,11 +23,7 @@ fn issued_at(token: &Reply) -> jiff::Timestamp {
 
 #[tokio::test]
 async fn while_the_first_mint_hangs_everybody_is_told_so() {
-    let world = World::new(Scale {
-        timeout: Duration::from_secs(20),
-        ..Scale::still()
-    })
-    .await;
+    let world = World::new(Scale::still()).await;
     let gate = world.sandbox.hold_mints();
     let daemon = world.start().await;
     gate.reached(1).await;
@@ -64,11 +60,7 @@ async fn while_the_first_mint_hangs_everybody_is_told_so() {
 
 #[tokio::test]
 async fn a_body_that_is_slow_but_in_time_is_a_token() {
-    let world = World::new(Scale {
-        timeout: Duration::from_secs(20),
-        ..Scale::still()
-    })
-    .await;
+    let world = World::new(Scale::still()).await;
     world.sandbox.script(Fault::SlowBody {
         interval: Duration::from_millis(1),
     });
