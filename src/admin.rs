@@ -7,6 +7,7 @@ mod failure;
 mod health;
 mod log;
 mod metrics;
+mod operators;
 mod page;
 mod refresh;
 mod settings;
@@ -30,6 +31,7 @@ use crate::telemetry::FilterHandle;
 use crate::vend::Vend;
 use failure::Failure;
 use log::Log;
+use operators::Operators;
 use page::Page;
 use settings::Shown;
 
@@ -38,6 +40,10 @@ use settings::Shown;
 pub struct Settings {
     /// Hosts, without a port, that the `Host` of a request that changes something may name beside the local ones.
     pub hosts: Vec<String>,
+    /// The users that are answered on Unix sockets; with no groups either, whoever may connect.
+    pub uids: Vec<u32>,
+    /// The groups that are answered there. A process counts by the one that it had as it connected.
+    pub gids: Vec<u32>,
     /// After so much time `/startupz` says yes even without a token, so that an outage of the issuer holds nobody back for ever.
     pub startup_grace: Duration,
 }
@@ -46,6 +52,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             hosts: Vec::new(),
+            uids: Vec::new(),
+            gids: Vec::new(),
             startup_grace: Duration::from_secs(30),
         }
     }
@@ -64,6 +72,7 @@ struct Room {
     clock: Arc<dyn Clock>,
     registry: Registry,
     rules: Rules,
+    operators: Operators,
     refusals: Refusals,
     draining: CancellationToken,
     startup_grace: Duration,
@@ -96,6 +105,7 @@ impl Admin {
             clock,
             registry,
             rules: Rules::new(&settings.hosts),
+            operators: Operators::new(settings),
             refusals: refusals.clone(),
             draining,
             startup_grace: settings.startup_grace,
@@ -145,6 +155,9 @@ impl Service for Admin {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if !self.room.operators.include(connection.peer) {
+            return Failure::UnknownCaller.response().into();
+        }
         match (request.uri().path(), &self.log) {
             ("/refresh", _) => self.refresh(&request, connection.peer),
             ("/log", Some(log)) => self.log(log, request, connection.peer),

@@ -19,7 +19,7 @@ use crate::issuer::truecaller::Truecaller;
 use crate::keeper;
 use crate::keeper::driver::{Driver, Parts};
 use crate::lifecycle::{self, Ended, Stage};
-use crate::listener::{self, Address, Listener};
+use crate::listener::{self, Address, Listener, SocketAccess};
 use crate::metrics;
 use crate::record::file::{FileRegister, OpenError};
 use crate::record::memory::MemoryRegister;
@@ -97,7 +97,11 @@ impl BindError {
     pub fn is_about_settings(&self) -> bool {
         matches!(
             self,
-            Self::Folder(_) | Self::OtherAccount { .. } | Self::Keys(_) | Self::Reachable { .. }
+            Self::Folder(_)
+                | Self::OtherAccount { .. }
+                | Self::Keys(_)
+                | Self::Reachable { .. }
+                | Self::Listener(listener::BindError::NotAMember { .. })
         ) || matches!(self, Self::Register(RegisterError::NewerFormat { .. }))
     }
 }
@@ -153,6 +157,8 @@ impl App {
             let (vend, draining) = (Arc::clone(&vend), stages[0].drain());
             let settings = admin::Settings {
                 hosts: config.admin.hosts,
+                uids: config.admin.uids,
+                gids: config.admin.gids,
                 startup_grace: config.admin.startup_grace,
             };
             Admin::new(&settings, vend, clock, registry, &refusals, draining)
@@ -163,9 +169,9 @@ impl App {
             api,
             grpc,
             admin,
-            http: bind_callers("http.listen", &config.http.listen).await?,
-            calls: bind_callers("grpc.listen", &config.grpc.listen).await?,
-            operators: bind_all(&config.admin.listen).await?,
+            http: bind_callers("http.listen", &config.http.listen, config.http.socket).await?,
+            calls: bind_callers("grpc.listen", &config.grpc.listen, config.grpc.socket).await?,
+            operators: bind_all(&config.admin.listen, config.admin.socket).await?,
             stages,
             deadline: config.shutdown_deadline,
         })
@@ -270,8 +276,9 @@ async fn load(register: &dyn Register, account: &str) -> Result<Loaded, BindErro
 async fn bind_callers(
     path: &'static str,
     addresses: &[Address],
+    access: SocketAccess,
 ) -> Result<Vec<Listener>, BindError> {
-    let listeners = bind_all(addresses).await?;
+    let listeners = bind_all(addresses, access).await?;
     for (written, listener) in addresses.iter().zip(&listeners) {
         let address = listener.local_address();
         if !address.is_local() {
@@ -290,10 +297,13 @@ fn addresses(listeners: &[Listener]) -> Vec<Address> {
     addresses.cloned().collect()
 }
 
-async fn bind_all(addresses: &[Address]) -> Result<Vec<Listener>, listener::BindError> {
+async fn bind_all(
+    addresses: &[Address],
+    access: SocketAccess,
+) -> Result<Vec<Listener>, listener::BindError> {
     let mut bound = Vec::with_capacity(addresses.len());
     for address in addresses {
-        bound.push(Listener::bind(address).await?);
+        bound.push(Listener::bind_with(address, access).await?);
     }
     Ok(bound)
 }

@@ -22,7 +22,7 @@ pub use problems::{Problem, Problems};
 
 use crate::caller::rule::Named;
 use crate::issuer::{self, KeyFiles};
-use crate::listener::Address;
+use crate::listener::{Address, SocketAccess};
 use crate::record::{Absent, Rules};
 use crate::telemetry;
 use raw::Written;
@@ -87,6 +87,8 @@ pub struct Http {
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `Host`.
     pub hosts: Vec<String>,
+    /// Who may connect to its Unix sockets.
+    pub socket: SocketAccess,
 }
 
 /// What callers reach over gRPC.
@@ -96,6 +98,8 @@ pub struct Grpc {
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `:authority`.
     pub hosts: Vec<String>,
+    /// Who may connect to its Unix sockets.
+    pub socket: SocketAccess,
     /// The most calls that one connection may have open at a time.
     pub streams: NonZeroU32,
     /// A caller that was silent for so long is pinged.
@@ -109,6 +113,12 @@ pub struct Admin {
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `Host`.
     pub hosts: Vec<String>,
+    /// Who may connect to its Unix sockets.
+    pub socket: SocketAccess,
+    /// The users that are answered on its Unix sockets; with no groups either, whoever may connect.
+    pub uids: Vec<u32>,
+    /// The groups that are answered there.
+    pub gids: Vec<u32>,
     /// After this `/startupz` says yes even without a token.
     pub startup_grace: Duration,
 }

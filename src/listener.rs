@@ -3,6 +3,7 @@
 //! A listener outlives every error of a connection and every shortage of file descriptors. When told to drain it stops
 //! accepting, answers what has already arrived, and ends; whoever drops it first cuts its connections.
 
+mod access;
 mod address;
 mod answer;
 mod http1;
@@ -14,11 +15,12 @@ mod socket;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream, lookup_host};
 
+pub use access::{AccessError, SocketAccess, open_folder};
 pub use address::{Address, AddressError};
 pub use answer::{Answer, Body, text};
 pub use http1::serve_http;
@@ -31,10 +33,7 @@ use socket::Socket;
 /// So many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// The mode of a Unix socket unless the settings say otherwise: its owner only.
-pub const SOCKET_MODE: u32 = 0o600;
-
-/// Behind the name of a Unix socket until it has its mode and takes its place.
+/// Behind the name of a Unix socket until it has its group and mode and takes its place.
 const FRESH_SUFFIX: &str = ".new";
 
 /// Who is at the other end, as far as the socket itself tells.
@@ -92,6 +91,27 @@ pub enum BindError {
     Live {
         /// The address.
         address: Address,
+    },
+    /// Another user's socket has the name, and may not be asked whether somebody answers.
+    #[error(
+        "{address} belongs to another user, and may not be asked whether somebody listens there: remove it, or choose another path"
+    )]
+    Foreign {
+        /// The address.
+        address: Address,
+    },
+    /// The socket cannot be given to its group.
+    #[error(
+        "{address} cannot be given to group {group}: let bearerd's user be a member of it (SupplementaryGroups= in systemd, \
+         supplementalGroups or fsGroup in a pod), or leave socket_group out"
+    )]
+    NotAMember {
+        /// The address.
+        address: Address,
+        /// The group's number.
+        group: u32,
+        /// What the system said.
+        source: io::Error,
     },
     /// Something that is not a socket has the name of the Unix socket.
     #[error("{address} names a file that is not a socket: move it away, or choose another path")]
@@ -169,17 +189,17 @@ impl Listener {
         self
     }
 
-    /// Opens the address; a Unix socket gets [`SOCKET_MODE`].
+    /// Opens the address; on a Unix socket only its own user may connect.
     pub async fn bind(address: &Address) -> Result<Self, BindError> {
-        Self::bind_with_mode(address, SOCKET_MODE).await
+        Self::bind_with(address, SocketAccess::default()).await
     }
 
-    /// Opens the address, with this mode if it is a Unix socket. The file that a dead process left behind is replaced; a socket
-    /// on which somebody answers is not.
-    pub async fn bind_with_mode(address: &Address, mode: u32) -> Result<Self, BindError> {
+    /// Opens the address; if it is a Unix socket, for whom `access` says. The file that a dead process left behind is replaced; a
+    /// socket on which somebody answers is not.
+    pub async fn bind_with(address: &Address, access: SocketAccess) -> Result<Self, BindError> {
         match address {
             Address::Tcp { host, port } => bind_tcp(address, host, *port).await,
-            Address::Unix(path) => bind_unix(address, path, mode),
+            Address::Unix(path) => bind_unix(address, path, access).await,
         }
     }
 
@@ -260,11 +280,15 @@ fn open_tcp(candidate: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Binds under a temporary name, sets the mode there, and moves the socket to its place: at no moment does the name lead to a
-/// socket with another mode, and what a dead process left is replaced in one step.
-fn bind_unix(address: &Address, path: &Path, mode: u32) -> Result<Listener, BindError> {
+/// Binds under a temporary name, sets group and mode there, and moves the socket to its place: at no moment does the name lead to
+/// a socket that others may use, and what a dead process left is replaced in one step.
+async fn bind_unix(
+    address: &Address,
+    path: &Path,
+    access: SocketAccess,
+) -> Result<Listener, BindError> {
     let failed = |source| BindError::new(address, source);
-    refuse_taken(address, path)?;
+    refuse_taken(address, path).await?;
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(FRESH_SUFFIX);
     let fresh = PathBuf::from(fresh);
@@ -273,7 +297,14 @@ fn bind_unix(address: &Address, path: &Path, mode: u32) -> Result<Listener, Bind
     }
     let listener = UnixListener::bind(&fresh).map_err(failed)?;
     let mut file = SocketFile::of(fresh.clone()).map_err(failed)?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    access.grant(&fresh).map_err(|error| match error {
+        AccessError::Group { group, source } => BindError::NotAMember {
+            address: address.clone(),
+            group,
+            source,
+        },
+        AccessError::Mode(source) => failed(source),
+    })?;
     std::fs::rename(&fresh, path).map_err(failed)?;
     file.path = path.to_owned();
     Ok(Listener {
@@ -283,18 +314,23 @@ fn bind_unix(address: &Address, path: &Path, mode: u32) -> Result<Listener, Bind
     })
 }
 
-fn refuse_taken(address: &Address, path: &Path) -> Result<(), BindError> {
+/// Asks whether somebody listens. It waits for nobody: a process that is stopped, with all places before it taken, is there too.
+async fn refuse_taken(address: &Address, path: &Path) -> Result<(), BindError> {
     let failed = |source| BindError::new(address, source);
     let address = address.clone();
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed(error)),
-        Ok(found) if !found.file_type().is_socket() => Err(BindError::NotASocket { address }),
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-            // Whatever else it says, somebody may be there.
-            _ => Err(BindError::Live { address }),
-        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(BindError::NotASocket { address });
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::ConnectionRefused) => Ok(()),
+        Err(io::ErrorKind::PermissionDenied) => Err(BindError::Foreign { address }),
+        // Whatever else it says, somebody may be there.
+        _ => Err(BindError::Live { address }),
     }
 }
 

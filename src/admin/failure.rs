@@ -14,6 +14,8 @@ pub(super) enum Failure {
     WrongMethod { allow: &'static str },
     /// It changes something, and it does not come from this machine.
     NotLocal,
+    /// It came through a Unix socket, from a user and a group that the settings do not name.
+    UnknownCaller,
     /// The rules of the door turned it away.
     Refused(Refusal),
     /// No mint now.
@@ -39,6 +41,7 @@ impl Failure {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is nothing here"),
             Self::WrongMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "The method is not allowed here"),
             Self::NotLocal => (StatusCode::FORBIDDEN, "not_local", "The caller is not allowed here"),
+            Self::UnknownCaller => (StatusCode::FORBIDDEN, "unknown_caller", "The caller is not allowed here"),
             Self::Refused(refusal) => match refusal {
                 Refusal::NoHost | Refusal::Target => (StatusCode::BAD_REQUEST, refusal.word(), "The request is malformed"),
                 Refusal::Unmarked | Refusal::Forwarded | Refusal::Browser | Refusal::ForeignHost =>
@@ -60,6 +63,9 @@ impl Failure {
             }
             Self::WrongMethod { allow } => format!("use {allow}").into(),
             Self::NotLocal => "ask from the machine, or the pod, that bearerd runs on".into(),
+            Self::UnknownCaller => {
+                "neither the process's user nor the group that it runs with is in admin.uids or admin.gids".into()
+            }
             Self::Refused(Refusal::ForeignHost) => {
                 "the Host header names another host: use localhost or a loopback address, or name the host in admin.hosts".into()
             }
@@ -112,6 +118,7 @@ mod tests {
             Failure::NotFound,
             Failure::WrongMethod { allow: "GET, HEAD" },
             Failure::NotLocal,
+            Failure::UnknownCaller,
             Failure::NotNow {
                 waiting_for: "pace",
                 until: Some(jiff::Timestamp::from_second(1_800_000_000).unwrap()),

@@ -171,6 +171,8 @@ const ADDRESSES: Kind = Kind::List("addresses, each host:port or unix:/path");
 const HOSTS: Kind = Kind::List("host names or IP addresses, without scheme or port");
 const IDS: Kind = Kind::Numbers("numbers of users or groups");
 const SANS: Kind = Kind::List("DNS names and URIs");
+const MODE: Kind = Kind::Text("an octal mode in quotes, such as \"0660\"");
+const GROUP: Kind = Kind::Text("a group's name or number");
 const LIMIT: Kind = Kind::Count {
     least: 1,
     most: 1000,
@@ -208,13 +210,21 @@ pub const KEYS: &[Key] = &[
     key("record.file.folder", Text("the path of a folder"), Value("/var/lib/bearerd"), "the state folder"),
     key("http.listen", ADDRESSES, Value("127.0.0.1:7290"), "where callers get the token"),
     key("http.hosts", HOSTS, Value(""), "names besides the local ones that callers may put into Host"),
+    key("http.socket_mode", MODE, Value("0600"), "the mode of the HTTP Unix sockets: who may write may connect"),
+    key("http.socket_group", GROUP, Unset, "the group of the HTTP Unix sockets; the process's own if unset"),
     key("grpc.listen", ADDRESSES, Value("127.0.0.1:7291"), "where callers get the token over gRPC; empty for nowhere"),
     key("grpc.hosts", HOSTS, Value(""), "names besides the local ones that callers may put into :authority"),
     key("grpc.streams", Count { least: 1, most: 10_000 }, Value("256"), "the most calls that one connection may have open at a time"),
     key("grpc.keepalive", Length, Value("30s"), "a connection that was silent for so long is pinged, and cut off if no answer comes within 20s"),
+    key("grpc.socket_mode", MODE, Value("0600"), "the mode of the gRPC Unix sockets: who may write may connect"),
+    key("grpc.socket_group", GROUP, Unset, "the group of the gRPC Unix sockets; the process's own if unset"),
     key("admin.listen", ADDRESSES, Value("127.0.0.1:7292"), "where health, metrics and status are; empty for nowhere"),
     key("admin.hosts", HOSTS, Value(""), "names besides the local ones that operators may put into Host"),
     key("admin.startup_grace", Length, Value("30s"), "after this /startupz says yes even without a token"),
+    key("admin.socket_mode", MODE, Value("0600"), "the mode of the admin Unix sockets: who may write may connect"),
+    key("admin.socket_group", GROUP, Unset, "the group of the admin Unix sockets; the process's own if unset"),
+    key("admin.uids", IDS, Unset, "the users that are answered on admin Unix sockets; with admin.gids unset too, whoever may connect"),
+    key("admin.gids", IDS, Unset, "the groups that are answered there; a process counts by the one group that it has as it connects"),
     key("callers.NAME.uids", IDS, Unset, "the users that this caller is, on Unix sockets"),
     key("callers.NAME.gids", IDS, Unset, "the groups that this caller is, on Unix sockets"),
     key("callers.NAME.sans", SANS, Unset, "the names of this caller's certificate; a * stands for one whole level"),

@@ -3,6 +3,7 @@
 mod callers;
 mod limits;
 mod reach;
+mod sockets;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
     ];
     reach::apart(written, listeners);
     let callers = callers::callers(written);
+    sockets::warnings(&http, grpc.as_ref(), admin.as_ref(), &callers, &mut warnings);
     let log = log(written);
     let sandbox = sandbox(written);
     let limits = limits?;

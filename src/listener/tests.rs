@@ -154,17 +154,102 @@ async fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
 #[tokio::test]
 async fn a_socket_has_its_mode_and_goes_with_its_listener() {
     let (_folder, path, address) = folder();
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
     let listener = Listener::bind(&address).await.unwrap();
     assert_eq!(mode(&path), 0o600);
     drop(listener);
     assert!(!path.exists());
-    let listener = Listener::bind_with_mode(&address, 0o660).await.unwrap();
+    let access = SocketAccess {
+        mode: 0o660,
+        ..SocketAccess::default()
+    };
+    let listener = Listener::bind_with(&address, access).await.unwrap();
     assert_eq!(mode(&path), 0o660);
     std::fs::remove_file(&path).unwrap();
     let _successor = std::os::unix::net::UnixListener::bind(&path).unwrap();
     drop(listener);
     assert!(path.exists(), "the successor's socket was removed");
+}
+
+/// A group that this process may give its files to, other than its own where there is one.
+fn group_at_hand() -> u32 {
+    let own = rustix::process::getgid().as_raw();
+    let groups = rustix::process::getgroups().unwrap();
+    let mut further = groups.iter().map(|group| group.as_raw());
+    match rustix::process::geteuid().is_root() {
+        true => 4242,
+        false => further.find(|group| *group != own).unwrap_or(own),
+    }
+}
+
+#[tokio::test]
+async fn a_socket_belongs_to_its_group_before_it_has_its_name() {
+    let (_folder, path, address) = folder();
+    let access = SocketAccess {
+        mode: 0o660,
+        group: Some(group_at_hand()),
+    };
+    let _listener = Listener::bind_with(&address, access).await.unwrap();
+    let found = std::fs::metadata(&path).unwrap();
+    assert_eq!(found.gid(), group_at_hand());
+    assert_eq!(found.mode() & 0o777, 0o660);
+}
+
+#[tokio::test]
+async fn a_group_that_it_is_no_member_of_leaves_no_socket_behind() {
+    if rustix::process::geteuid().is_root() {
+        eprintln!("skipped: root may give a socket to any group");
+        return;
+    }
+    let (folder, path, address) = folder();
+    let access = SocketAccess {
+        mode: 0o660,
+        group: Some(4242),
+    };
+    let error = Listener::bind_with(&address, access).await.unwrap_err();
+    assert!(matches!(error, BindError::NotAMember { .. }), "{error}");
+    assert!(!path.exists() && std::fs::read_dir(folder.path()).unwrap().next().is_none());
+}
+
+#[tokio::test]
+async fn a_live_socket_is_refused_at_once_even_if_its_process_stands_still() {
+    let (_folder, path, address) = folder();
+    let socket = tokio::net::UnixSocket::new_stream().unwrap();
+    socket.bind(&path).unwrap();
+    let _nobody_accepts = socket.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    // Until there is no place left: here a connection that may wait would wait for ever.
+    while let Ok(stream) = UnixStream::connect(&path).await {
+        waiting.push(stream);
+    }
+    assert!(!waiting.is_empty());
+    let error = Listener::bind(&address).await.unwrap_err();
+    assert!(matches!(error, BindError::Live { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_link_in_the_place_of_a_socket_is_left_alone() {
+    let (folder, path, address) = folder();
+    let elsewhere = folder.path().join("elsewhere.sock");
+    drop(std::os::unix::net::UnixListener::bind(&elsewhere).unwrap());
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let error = Listener::bind(&address).await.unwrap_err();
+    assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
+    assert_eq!(std::fs::read_link(&path).unwrap(), elsewhere);
+}
+
+#[test]
+fn a_folder_is_open_if_anybody_may_rename_in_it() {
+    let (folder, path, _) = folder();
+    let is_open = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(folder.path(), mode).unwrap();
+        open_folder(&path).is_some()
+    };
+    assert!(is_open(0o777));
+    assert!(!is_open(0o1777), "as /tmp is");
+    assert!(!is_open(0o775));
+    assert_eq!(open_folder(Path::new("/nowhere/at/all.sock")), None);
 }
 
 #[tokio::test]

@@ -61,7 +61,8 @@ fn is_a_name(name: &str) -> bool {
         && name.bytes().all(plain)
 }
 
-fn ids(written: &mut Written, path: &str) -> Vec<u32> {
+/// Numbers of users or groups.
+pub(super) fn ids(written: &mut Written, path: &str) -> Vec<u32> {
     items(written, path, |text| {
         text.parse()
             .map_err(|_| "it is no number of a user or a group; expected such as 1000".to_owned())

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::super::problems::is_showable;
 use super::super::raw::Written;
 use super::super::{Admin, Grpc, Http};
+use super::callers::ids;
+use super::sockets;
 use crate::listener::Address;
 
 /// What callers reach over HTTP.
@@ -14,6 +16,7 @@ pub(super) fn http(written: &mut Written) -> Http {
     Http {
         listen: for_callers(written, "http"),
         hosts: hosts(written, "http.hosts"),
+        socket: sockets::access(written, "http"),
     }
 }
 
@@ -21,6 +24,7 @@ pub(super) fn http(written: &mut Written) -> Http {
 pub(super) fn grpc(written: &mut Written) -> Option<Grpc> {
     let listen = for_callers(written, "grpc");
     let hosts = hosts(written, "grpc.hosts");
+    let socket = sockets::access(written, "grpc");
     let keepalive = written.length("grpc.keepalive")?;
     if keepalive < Duration::from_secs(1) {
         written.problem("grpc.keepalive", "it is shorter than 1s, and every silent caller would be pinged all the time; expected 10s or more");
@@ -28,6 +32,7 @@ pub(super) fn grpc(written: &mut Written) -> Option<Grpc> {
     Some(Grpc {
         listen,
         hosts,
+        socket,
         streams: NonZeroU32::new(written.count("grpc.streams")?)?,
         keepalive,
     })
@@ -64,6 +69,9 @@ pub(super) fn admin(written: &mut Written) -> Option<Admin> {
     Some(Admin {
         listen: addresses(written, "admin.listen"),
         hosts: hosts(written, "admin.hosts"),
+        socket: sockets::access(written, "admin"),
+        uids: ids(written, "admin.uids"),
+        gids: ids(written, "admin.gids"),
         startup_grace: written.length("admin.startup_grace")?,
     })
 }

@@ -1,0 +1,60 @@
+//! Whose processes are answered on admin Unix sockets.
+
+use super::Settings;
+use crate::listener::{Owner, Peer};
+
+/// The users and groups that the settings name; with none, the rights on the socket's file decide alone.
+pub(super) struct Operators {
+    uids: Box<[u32]>,
+    gids: Box<[u32]>,
+}
+
+impl Operators {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            uids: settings.uids.as_slice().into(),
+            gids: settings.gids.as_slice().into(),
+        }
+    }
+
+    /// True if this peer is answered at all. TCP has rules of its own.
+    pub(super) fn include(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Loopback(_) | Peer::Other(_) => true,
+            Peer::Unix(_) if self.uids.is_empty() && self.gids.is_empty() => true,
+            Peer::Unix(Owner { uid, gid }) => self.uids.contains(&uid) || self.gids.contains(&gid),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn included(uids: &[u32], gids: &[u32], peer: Peer) -> bool {
+        let settings = Settings {
+            uids: uids.to_vec(),
+            gids: gids.to_vec(),
+            ..Settings::default()
+        };
+        Operators::new(&settings).include(peer)
+    }
+
+    #[test]
+    fn a_named_user_or_group_is_answered_and_nobody_else_on_a_socket() {
+        let peer = Peer::Unix(Owner {
+            uid: 1000,
+            gid: 2000,
+        });
+        assert!(included(&[], &[], peer));
+        assert!(included(&[7, 1000], &[], peer));
+        assert!(included(&[7], &[2000], peer));
+        assert!(!included(&[7], &[], peer));
+        assert!(!included(&[], &[7], peer));
+        assert!(!included(&[2000], &[1000], peer));
+        let root = Peer::Unix(Owner { uid: 0, gid: 0 });
+        assert!(!included(&[1000], &[], root), "root is named like others");
+        let port = Peer::Loopback("127.0.0.1:1".parse().unwrap());
+        assert!(included(&[1000], &[], port));
+    }
+}
