@@ -48,7 +48,7 @@ pub struct Config {
     pub register: Register,
     /// Where and how tokens are asked for.
     pub issuer: issuer::truecaller::Settings,
-    /// Where the keys are; each file was read once and held a key.
+    /// Where the keys are; each file was read once, and one pair was there.
     pub keys: KeyFiles,
     /// What callers reach.
     pub http: Http,

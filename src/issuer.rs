@@ -116,7 +116,8 @@ impl Keys {
     }
 }
 
-/// Where the keys are kept. They are read anew whenever somebody asks, so that they can be replaced at any time.
+/// Where the keys are kept. They are read anew whenever somebody asks, so that they can be replaced at any time. A pair is there
+/// while both of its files hold a line; the others may come later.
 #[derive(Clone, Debug)]
 pub struct KeyFiles {
     /// For each key the file of its id and the file of the key itself.
@@ -146,20 +147,46 @@ pub enum KeyError {
 }
 
 impl KeyFiles {
-    /// Reads all of them; a file that cannot be read fails the whole set.
-    pub fn read(&self) -> Result<Keys, KeyError> {
+    /// Reads all of them, once.
+    pub fn look(&self) -> Look {
         let pair = |(id, key): &(PathBuf, PathBuf)| {
             Ok(Key {
                 key_id: read_secret(id)?,
                 api_key: read_secret(key)?,
             })
         };
-        let keys: Vec<Key> = self
-            .pairs
-            .iter()
-            .map(pair)
-            .collect::<Result<_, KeyError>>()?;
-        Keys::new(keys).ok_or(KeyError::None)
+        Look(self.pairs.iter().map(pair).collect())
+    }
+
+    /// The pairs that are there.
+    ///
+    /// # Errors
+    /// Why the first one is not, if none is.
+    pub fn read(&self) -> Result<Keys, KeyError> {
+        self.look().into_keys()
+    }
+}
+
+/// What the files held, pair by pair, in the order of the settings.
+#[derive(Debug)]
+pub struct Look(Vec<Result<Key, KeyError>>);
+
+impl Look {
+    /// The pairs that are there; why the first one is not, if none is.
+    pub fn into_keys(self) -> Result<Keys, KeyError> {
+        let (mut there, mut why) = (Vec::new(), None);
+        for pair in self.0 {
+            match pair {
+                Ok(key) => there.push(key),
+                Err(error) => why = why.or(Some(error)),
+            }
+        }
+        Keys::new(there).ok_or(why.unwrap_or(KeyError::None))
+    }
+
+    /// For each pair whether it is there.
+    pub fn complete(&self) -> Vec<bool> {
+        self.0.iter().map(Result::is_ok).collect()
     }
 }
 
@@ -264,6 +291,35 @@ mod tests {
                 .to_string()
                 .contains("cannot be read")
         );
+    }
+
+    #[test]
+    fn a_pair_that_is_not_there_yet_leaves_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let absent = folder.path().join("absent");
+        let half = write("half", "");
+        let (id, other) = (write("id", "the-id"), write("other", "the-key"));
+        let files = KeyFiles {
+            pairs: vec![
+                (absent.clone(), absent.clone()),
+                (id.clone(), other.clone()),
+                (id.clone(), half),
+            ],
+        };
+        let look = files.look();
+        assert_eq!(look.complete(), [false, true, false]);
+        let keys = look.into_keys().unwrap();
+        assert_eq!(keys, Keys::new(vec![key("the-id", "the-key")]).unwrap());
+        let none = KeyFiles {
+            pairs: vec![(absent.clone(), id)],
+        };
+        let told = none.read().unwrap_err().to_string();
+        assert!(told.contains("absent cannot be read"), "{told}");
     }
 
     #[test]

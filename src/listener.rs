@@ -326,7 +326,10 @@ async fn refuse_taken(address: &Address, path: &Path) -> Result<(), BindError> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path).await.map_err(|error| error.kind()) {
+    match UnixStream::connect(path)
+        .await
+        .map_err(|error| error.kind())
+    {
         Err(io::ErrorKind::ConnectionRefused) => Ok(()),
         Err(io::ErrorKind::PermissionDenied) => Err(BindError::Foreign { address }),
         // Whatever else it says, somebody may be there.

@@ -39,7 +39,13 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
     ];
     reach::apart(written, listeners);
     let callers = callers::callers(written);
-    sockets::warnings(&http, grpc.as_ref(), admin.as_ref(), &callers, &mut warnings);
+    sockets::warnings(
+        &http,
+        grpc.as_ref(),
+        admin.as_ref(),
+        &callers,
+        &mut warnings,
+    );
     let log = log(written);
     let sandbox = sandbox(written);
     let limits = limits?;

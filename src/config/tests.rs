@@ -506,6 +506,116 @@ fn key_files_are_judged_one_by_one() {
 }
 
 #[test]
+fn with_one_pair_there_the_others_may_come_later() {
+    let desk = Desk::new();
+    desk.write("empty", "", 0o600);
+    let folder = desk.folder.path().display();
+    let more = format!(
+        "[[upstream.keys]]\nkey_id_file = \"{folder}/none\"\napi_key_file = \"{folder}/empty\"\n\
+         [[upstream.keys]]\nkey_id_file = \"{folder}/id\"\napi_key_file = \"{folder}/key\"\n"
+    );
+    let reading = desk
+        .read(&format!("[upstream]\naccount = \"a\"\n{more}"))
+        .unwrap();
+    assert_eq!(reading.config.keys.pairs.len(), 2);
+    assert!(reading.effective.key_set.is_some());
+    let [id, key] = &reading.config.warnings[..] else {
+        panic!("{:?}", reading.config.warnings);
+    };
+    let (none, empty) = ("none cannot be read", "empty must hold one line");
+    assert!(id.starts_with("upstream.keys.0.key_id_file: ") && id.contains(none));
+    assert!(key.starts_with("upstream.keys.0.api_key_file: ") && key.contains(empty));
+    assert!(key.ends_with("its pair is left out until both of its files hold a key"));
+}
+
+#[test]
+fn who_may_connect_to_sockets_is_a_mode_a_group_and_for_operators_a_list() {
+    let desk = Desk::new();
+    let config = |more: &str| desk.read(&desk.text(more)).unwrap().config;
+    let closed = config("http.listen = [\"unix:/run/b.sock\"]");
+    assert_eq!(closed.http.socket, SocketAccess::default());
+    assert_eq!((closed.http.socket.mode, closed.warnings.len()), (0o600, 0));
+    let open = config(
+        "http.socket_mode = \"0660\"\nhttp.socket_group = \"4242\"\ngrpc.socket_mode = \"0o770\"\n\
+         admin.uids = [0, 1000]\nadmin.gids = [7]\nadmin.listen = [\"unix:/run/a.sock\"]",
+    );
+    let expected = SocketAccess {
+        mode: 0o660,
+        group: Some(4242),
+    };
+    assert_eq!(open.http.socket, expected);
+    assert_eq!(open.grpc.socket.mode, 0o770);
+    assert_eq!((open.admin.uids, open.admin.gids), (vec![0, 1000], vec![7]));
+    assert_eq!(open.warnings, Vec::<String>::new());
+    for (wrong, told) in [
+        ("http.socket_mode = \"0690\"", "it is no mode"),
+        ("http.socket_mode = \"66\"", "it is no mode"),
+        ("http.socket_mode = \"2660\"", "it is above 0777"),
+        ("http.socket_mode = \"0444\"", "with it nobody may connect"),
+        ("http.socket_mode = 660", "expected an octal mode in quotes"),
+        (
+            "grpc.socket_group = \"no such group\"",
+            "there is no such group in /etc/group",
+        ),
+        (
+            "admin.socket_group = \"7\"",
+            "with which no group may connect; add admin.socket_mode",
+        ),
+        (
+            "admin.uids = [\"root\"]",
+            "it is no number of a user or a group",
+        ),
+    ] {
+        let problems = desk.problems(&desk.text(wrong), &[]);
+        assert!(
+            problems.len() == 1 && problems[0].contains(told),
+            "{wrong}: {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn sockets_for_everybody_are_warned_of_unless_callers_are_named() {
+    let desk = Desk::new();
+    let warnings = |more: &str| desk.read(&desk.text(more)).unwrap().config.warnings;
+    let all = |section: &str| {
+        format!(
+            "{section}.socket_mode = \"0666\"\n{section}.listen = [\"unix:/run/{section}.sock\"]\n"
+        )
+    };
+    for section in ["http", "grpc", "admin"] {
+        let told = warnings(&all(section));
+        assert!(
+            told.len() == 1 && told[0].contains("every user of this machine may connect"),
+            "{told:?}"
+        );
+        let ports = format!("{section}.socket_mode = \"0666\"");
+        assert_eq!(
+            warnings(&ports),
+            Vec::<String>::new(),
+            "there is no such socket"
+        );
+    }
+    let named = "callers.shop.uids = [1000]\n".to_owned() + &all("http");
+    assert_eq!(warnings(&named), Vec::<String>::new());
+    let named = "admin.uids = [1000]\n".to_owned() + &all("admin");
+    assert_eq!(warnings(&named), Vec::<String>::new());
+    let beside = warnings("admin.gids = [7]");
+    assert!(
+        beside.len() == 1 && beside[0].contains("127.0.0.1:7292 is answered all the same"),
+        "{beside:?}"
+    );
+    let folder = desk.folder.path();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let listen = format!("http.listen = [\"unix:{}/b.sock\"]", folder.display());
+    let told = warnings(&listen);
+    assert!(
+        told.len() == 1 && told[0].contains("may write to"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn key_files_that_others_can_read_warn_or_fail() {
     let desk = Desk::new();
     desk.write("key", SECRET, 0o644);

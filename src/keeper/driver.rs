@@ -3,28 +3,28 @@
 //! One task owns the keeper and everything that it has under way. It wakes at the keeper's next wish, and at least every tick, so
 //! that a suspend or a step of the wall clock is noticed. It ends only when it is told to drain.
 
+mod keys;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::metrics::Metrics;
 use super::{Input, Keeper, Note, Output, Settings};
 use crate::clock::Clock;
-use crate::issuer::{Issuer, KeyError, KeyFiles, Keys};
+use crate::issuer::{Answer, Issuer, KeyFiles, Keys, Look};
 use crate::record::{Loaded, Register, RegisterError, Swapped};
 use crate::vend::{Command, Live, RefreshOutcome, ReportOutcome, Vend};
+use keys::KeyRing;
 
 /// The longest sleep: tokio's timers stand still while the machine is suspended, and do not see the wall clock step.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How often the key files are read again.
-const KEYS_LOOK: Duration = Duration::from_secs(5);
 
 /// How long a register may take. A disk that hangs is told as a register that does not serve.
 const REGISTER_PATIENCE: Duration = Duration::from_secs(5);
@@ -66,7 +66,8 @@ pub struct Driver {
     keeper: Keeper,
     metrics: Metrics,
     under_way: JoinSet<Input>,
-    reading: JoinSet<Result<Keys, KeyError>>,
+    keys: KeyRing,
+    reading: JoinSet<Option<Look>>,
     told: Told,
     retired: bool,
 }
@@ -76,9 +77,11 @@ impl Driver {
     pub fn new(parts: Parts, registry: &Registry) -> Self {
         let keeper = Keeper::new(parts.settings.clone(), fastrand::u64(..));
         let metrics = Metrics::new(registry, parts.register.name());
+        let keys = KeyRing::new(parts.key_files.clone(), parts.keys.clone());
         Self {
             parts,
             keeper,
+            keys,
             metrics,
             under_way: JoinSet::new(),
             reading: JoinSet::new(),
@@ -90,13 +93,9 @@ impl Driver {
     /// Keeps the token until `drain`, and then until nothing is under way; begins no attempt once `retire` is cancelled. Dropping
     /// it leaves the record as true as a crash does.
     pub async fn run(mut self, retire: CancellationToken, drain: CancellationToken) {
-        let keys = keys_input(&self.parts.keys);
-        self.step(keys, None);
+        self.step(keys_input(self.keys.at_hand()), None);
         let register = Arc::clone(&self.parts.register);
         let mut changed = register.changed();
-        // The keys at hand were read just now.
-        let mut looks = interval_at(Instant::now() + KEYS_LOOK, KEYS_LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ending = false;
         while !(ending && self.keeper.at_rest()) {
             let now = self.parts.clock.now();
@@ -113,7 +112,7 @@ impl Driver {
                 }
                 () = sleep(wake) => (Input::Tick, None),
                 Some(read) = self.reading.join_next() => (self.keys_read(read), None),
-                _ = looks.tick() => {
+                () = sleep_until(self.keys.next_look()), if self.reading.is_empty() => {
                     self.read_keys();
                     continue;
                 }
@@ -188,45 +187,50 @@ impl Driver {
         });
     }
 
+    /// Asks with this key, unless the files hold other keys by now: then nothing is sent, and the slot comes back.
     fn mint(&mut self, key: u32, send_by: Duration) {
         let issuer = Arc::clone(&self.parts.issuer);
-        let key = self.parts.keys.pick(key).clone();
-        self.under_way
-            .spawn(async move { Input::Minted(issuer.mint(&key, send_by).await) });
+        let key = self.keys.at_hand().pick(key).clone();
+        let left = send_by.saturating_sub(self.parts.clock.now().boot);
+        let still_so = self.keys.still_so(left / 2);
+        self.under_way.spawn(async move {
+            Input::Minted(match still_so.await {
+                true => issuer.mint(&key, send_by).await,
+                false => Answer::NotSent {
+                    detail: "the key files have just changed; they are read again".into(),
+                },
+            })
+        });
     }
 
     /// What a finished task came to. A panic goes on here, and brings the process down: what it was doing is unknown.
-    fn ended(&self, done: Result<Input, tokio::task::JoinError>) -> Input {
+    fn ended(&mut self, done: Result<Input, tokio::task::JoinError>) -> Input {
         let input = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         match &input {
             Input::Loaded(Ok(_)) => self.metrics.operated("load", "done"),
             Input::Loaded(Err(_)) => self.metrics.operated("load", "unavailable"),
             Input::Swapped(outcome) => self.metrics.operated("swap", swapped_name(outcome)),
+            // Refused keys may have been replaced, and what withheld a request is to be known.
+            Input::Minted(Answer::Refused { .. } | Answer::NotSent { .. }) => self.read_keys(),
             _ => {}
         }
         input
     }
 
-    /// Reads the key files again, away from the thread that serves: they may lie on a disk that hangs. One reading at a time.
+    /// Reads the key files again, one reading at a time.
     fn read_keys(&mut self) {
         if self.reading.is_empty() {
-            let files = self.parts.key_files.clone();
-            self.reading.spawn_blocking(move || files.read());
+            self.reading.spawn(self.keys.look());
         }
     }
 
-    /// What cannot be read leaves the keys as they were.
-    fn keys_read(&mut self, read: Result<Result<Keys, KeyError>, JoinError>) -> Input {
-        let read = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        self.told.keys(read.as_ref().err());
-        match read {
-            Ok(keys) if keys != self.parts.keys => {
-                info!(keys = keys.count(), "the keys have changed");
-                let input = keys_input(&keys);
-                self.parts.keys = keys;
-                input
-            }
-            _ => Input::Tick,
+    fn keys_read(&mut self, read: Result<Option<Look>, JoinError>) -> Input {
+        let look = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let changed = self.keys.seen(look, Instant::now());
+        self.metrics.keys_seen(self.keys.absent());
+        match changed {
+            true => keys_input(self.keys.at_hand()),
+            false => Input::Tick,
         }
     }
 }
@@ -268,29 +272,9 @@ fn swapped_name(outcome: &Swapped) -> &'static str {
 struct Told {
     last_failure: Option<Note>,
     times: u32,
-    keys_failures: u32,
 }
 
 impl Told {
-    /// How reading the keys again went: the first failures loudly, and the recovery once.
-    fn keys(&mut self, failure: Option<&KeyError>) {
-        match failure {
-            Some(error) => {
-                self.keys_failures = self.keys_failures.saturating_add(1);
-                if self.keys_failures <= LOUD {
-                    warn!(%error, "the keys cannot be read again; those at hand are kept");
-                } else {
-                    debug!(%error, "the keys cannot be read again; those at hand are kept");
-                }
-            }
-            None if self.keys_failures > 0 => {
-                self.keys_failures = 0;
-                info!("the keys can be read again");
-            }
-            None => {}
-        }
-    }
-
     fn tell(&mut self, note: &Note) {
         match note {
             Note::RegisterDown(_) | Note::Failed(_) | Note::Odd(_) => {

@@ -46,6 +46,7 @@ pub(super) struct Metrics {
     operations: [((&'static str, &'static str), IntCounter); OPERATIONS.len()],
     clock_step: Gauge,
     parked: IntGauge,
+    keys_absent: IntGauge,
 }
 
 impl Metrics {
@@ -142,6 +143,10 @@ impl Metrics {
                 "bearerd_parked",
                 "1 while the issuer refuses our keys, else 0.",
             ),
+            keys_absent: int_gauge(
+                "bearerd_key_pairs_absent",
+                "Pairs of key files in the settings that are missing or half there; with none there, the keys at hand are kept.",
+            ),
         }
     }
 
@@ -165,6 +170,12 @@ impl Metrics {
         if let Some((_, counter)) = found {
             counter.inc();
         }
+    }
+
+    /// So many pairs of key files were not there.
+    pub(super) fn keys_seen(&self, absent: usize) {
+        self.keys_absent
+            .set(i64::try_from(absent).unwrap_or(i64::MAX));
     }
 
     /// Shows how things stand.

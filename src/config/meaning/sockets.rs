@@ -71,9 +71,7 @@ fn group(written: &mut Written, path: &str) -> Option<u32> {
 /// The number of the group with this name, in a text as `/etc/group` is.
 fn number_of(name: &str, groups: &str) -> Option<u32> {
     let mut lines = groups.lines().map(|line| line.split(':'));
-    lines.find_map(|mut fields| {
-        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
-    })
+    lines.find_map(|mut fields| (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?)
 }
 
 /// What may be so but lets in more than most people mean.

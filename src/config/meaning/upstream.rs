@@ -51,7 +51,7 @@ pub(super) fn account(written: &mut Written, path: &str) -> Option<String> {
     }
 }
 
-/// The pairs of key files, each read once.
+/// The pairs of key files, each read once. One of them must be there; the others may come later.
 pub(super) fn keys(written: &mut Written, warnings: &mut Vec<String>) -> Option<KeyFiles> {
     let indexes = written.key_indexes();
     if written.has_failed("upstream.keys") {
@@ -75,27 +75,53 @@ pub(super) fn keys(written: &mut Written, warnings: &mut Vec<String>) -> Option<
         written.problem("upstream.keys", text);
         return None;
     }
+    let absent = Absent {
+        is_fatal: !indexes.iter().any(|index| is_there(written, *index)),
+    };
     let mut pairs = Vec::new();
     // Up to the last one that was written: a gap has its own problem.
     for index in 0..=indexes.last().copied().unwrap_or(0) {
-        let id = key_file(
-            written,
-            &format!("upstream.keys.{index}.key_id_file"),
-            warnings,
-        );
-        let key = key_file(
-            written,
-            &format!("upstream.keys.{index}.api_key_file"),
-            warnings,
-        );
+        let [id, key] = FILES.map(|file| {
+            let path = format!("upstream.keys.{index}.{file}");
+            key_file(written, &path, absent, warnings)
+        });
         pairs.push(id.zip(key));
     }
     let pairs: Option<Vec<_>> = pairs.into_iter().collect();
     Some(KeyFiles { pairs: pairs? })
 }
 
-/// A path that is written, and a file there that holds a key.
-fn key_file(written: &mut Written, path: &str, warnings: &mut Vec<String>) -> Option<PathBuf> {
+/// The two files of a pair.
+const FILES: [&str; 2] = ["key_id_file", "api_key_file"];
+
+/// What a file that holds no key means: nothing can start without any pair, and with one the others may come later.
+#[derive(Clone, Copy)]
+struct Absent {
+    is_fatal: bool,
+}
+
+/// True if both files of this pair hold a key.
+fn is_there(written: &Written, index: u32) -> bool {
+    let paths = FILES.map(|file| {
+        let text = written.text(&format!("upstream.keys.{index}.{file}"))?;
+        is_path(&text).then(|| PathBuf::from(text))
+    });
+    let [Some(id), Some(key)] = paths else {
+        return false;
+    };
+    let alone = KeyFiles {
+        pairs: vec![(id, key)],
+    };
+    alone.read().is_ok()
+}
+
+/// A path that is written, and what is wrong with the file there.
+fn key_file(
+    written: &mut Written,
+    path: &str,
+    absent: Absent,
+    warnings: &mut Vec<String>,
+) -> Option<PathBuf> {
     if written.entry(path).is_none() && !written.has_failed(path) {
         written.problem(
             path,
@@ -107,8 +133,14 @@ fn key_file(written: &mut Written, path: &str, warnings: &mut Vec<String>) -> Op
         pairs: vec![(file.clone(), file.clone())],
     };
     if let Err(error) = alone.read() {
-        written.problem(path, told(&error));
-        return None;
+        if absent.is_fatal {
+            written.problem(path, told(&error));
+            return None;
+        }
+        let text =
+            format!("{path}: {error}; its pair is left out until both of its files hold a key");
+        warnings.push(one_line(&text));
+        return Some(file);
     }
     if let Some(mode) = wide_mode(&file) {
         let text = format!(
@@ -136,10 +168,7 @@ fn told(error: &KeyError) -> String {
 /// Somebody may write a key instead of a file's path, so only what can be nothing but a path is ever repeated.
 pub(super) fn file_path(written: &mut Written, path: &str) -> Option<PathBuf> {
     let text = written.text(path)?;
-    if ["/", "./", "../"]
-        .iter()
-        .any(|start| text.starts_with(start))
-    {
+    if is_path(&text) {
         return Some(PathBuf::from(text));
     }
     if !written.has_failed(path) {
@@ -148,6 +177,12 @@ pub(super) fn file_path(written: &mut Written, path: &str) -> Option<PathBuf> {
         written.problem(path, text);
     }
     None
+}
+
+fn is_path(text: &str) -> bool {
+    ["/", "./", "../"]
+        .iter()
+        .any(|start| text.starts_with(start))
 }
 
 /// The file's mode, if it lets in more than its owner. Links are followed: Secret volumes are made of them.
