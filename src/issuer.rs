@@ -215,7 +215,7 @@ fn read_secret(path: &Path) -> Result<Secret, KeyError> {
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(unreadable(io::Error::other("it is not a regular file")));
     }
-    let mut text = Zeroizing::new(Vec::new());
+    let mut text = Zeroizing::new(Vec::with_capacity(MOST_BYTES as usize + 3));
     file.take(MOST_BYTES + 2)
         .read_to_end(&mut text)
         .map_err(unreadable)?;

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -48,6 +49,11 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
+}
+
+/// What holds a secret and is sent, shared by all who send it, and wiped when the last of them is done.
+pub fn wiped(text: Vec<u8>) -> Bytes {
+    Bytes::from_owner(Zeroizing::new(text))
 }
 
 /// Numbers the attempts to mint, and so the tokens. It is allotted when an attempt begins, rises strictly, and may have gaps. The

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use hyper::header::HeaderValue;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
+use zeroize::Zeroizing;
 
 pub use status::Status;
 
 use crate::clock::Stamp;
-use crate::token::{Generation, Token};
+use crate::token::{Generation, Token, wiped};
 
 /// A token as it is vended, with everything about it that can be prepared once for all answers.
 pub struct Live {
@@ -29,7 +30,7 @@ pub struct Live {
     pub text: Bytes,
     /// The weak entity tag: `W/"<generation>-<8 hex of SHA-256>"`.
     pub etag: HeaderValue,
-    json_head: Box<str>,
+    json_head: Zeroizing<Vec<u8>>,
     json_tail: Box<str>,
     /// What a transport with another form made of this, once.
     message: OnceLock<Bytes>,
@@ -69,14 +70,18 @@ impl Live {
             generation: token.generation,
             suspect,
         };
-        let head = serde_json::to_string(&head).expect("text is JSON");
+        // Its escapes are those of JSON, and a token has few: what grows leaves a copy behind.
+        let mut json_head = Zeroizing::new(Vec::with_capacity(64 + 2 * head.access_token.len()));
+        serde_json::to_writer(&mut *json_head, &head).expect("text is JSON");
+        json_head.pop();
+        json_head.extend_from_slice(b",\"expires_in\":");
         let tail = serde_json::to_string(&tail).expect("times and numbers are JSON");
         let tag = format!("W/\"{}-{}\"", token.generation, token.secret.fingerprint());
         Self {
-            text: Bytes::copy_from_slice(token.secret.expose().as_bytes()),
+            text: wiped(token.secret.expose().into()),
             etag: HeaderValue::from_maybe_shared(Bytes::from(tag))
                 .expect("numbers and hex digits make a header value"),
-            json_head: format!("{},\"expires_in\":", head.trim_end_matches('}')).into(),
+            json_head,
             json_tail: format!(",{}\n", tail.trim_start_matches('{')).into(),
             json: ArcSwap::from_pointee(Rendered {
                 seconds: u64::MAX,
@@ -110,10 +115,10 @@ impl Live {
 
     fn render(&self, seconds: u64) -> Bytes {
         let mut answer = Vec::with_capacity(self.json_head.len() + 20 + self.json_tail.len());
-        answer.extend_from_slice(self.json_head.as_bytes());
+        answer.extend_from_slice(&self.json_head);
         answer.extend_from_slice(seconds.to_string().as_bytes());
         answer.extend_from_slice(self.json_tail.as_bytes());
-        answer.into()
+        wiped(answer)
     }
 }
 

@@ -8,6 +8,7 @@ mod in_time;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -18,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{Answer, Issuer, Key, Minted, Pending};
 use crate::clock::{Clock, Stamp};
-use crate::token::Secret;
+use crate::token::{Secret, wiped};
 use in_time::{InTime, was_withheld};
 
 /// Where and how tokens are asked for.
@@ -34,6 +35,9 @@ pub struct Settings {
 
 /// An answer's body is a few hundred bytes; whatever is longer is not read on.
 const MOST_BYTES: usize = 64 * 1024;
+
+/// So much fits without a second place for it.
+const USUAL_BYTES: usize = 16 * 1024;
 
 /// An answer's `Date` and `created_at` are compared in whole seconds and over a network.
 const AGE_TOLERANCE: Duration = Duration::from_secs(5);
@@ -113,7 +117,7 @@ impl Truecaller {
             key_id: key.key_id.expose(),
             api_key: key.api_key.expose(),
         };
-        let body = serde_json::to_vec(&asked).expect("two texts are JSON");
+        let body = written(&asked);
         let request = self
             .client
             .post(self.settings.mint_url.clone())
@@ -127,7 +131,7 @@ impl Truecaller {
             };
         }
         let request = request.body(reqwest::Body::wrap(InTime {
-            bytes: Some(body.into()),
+            bytes: Some(body),
             clock: Arc::clone(&self.clock),
             until: sent_at.boot + self.settings.timeout,
         }));
@@ -162,10 +166,17 @@ impl Issuer for Truecaller {
     }
 }
 
+/// The request's body, in a place of its size: what grows leaves a copy behind.
+fn written(asked: &Asked<'_>) -> Bytes {
+    let mut body = Vec::with_capacity(64 + 2 * (asked.key_id.len() + asked.api_key.len()));
+    serde_json::to_writer(&mut body, asked).expect("two texts are JSON");
+    wiped(body)
+}
+
 /// The one POST, and its answer up to [`MOST_BYTES`].
 async fn exchange(request: reqwest::RequestBuilder) -> Result<Response, reqwest::Error> {
     let mut response = request.send().await?;
-    let mut body = Zeroizing::new(Vec::with_capacity(1024));
+    let mut body = Zeroizing::new(Vec::with_capacity(USUAL_BYTES));
     while let Some(chunk) = response.chunk().await? {
         let room = MOST_BYTES - body.len();
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);

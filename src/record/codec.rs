@@ -28,7 +28,9 @@ pub enum Unreadable {
 impl Record {
     /// The text of this record. It holds the token, so it is wiped when dropped.
     pub fn to_text(&self) -> Zeroizing<Vec<u8>> {
-        let mut text = Zeroizing::new(Vec::with_capacity(4096));
+        // What grows leaves a copy behind; a slot takes some three hundred bytes.
+        let room = 16 * 1024 + 512 * self.ledger.len();
+        let mut text = Zeroizing::new(Vec::with_capacity(room));
         serde_json::to_writer_pretty(&mut *text, self)
             .expect("a record has only text keys and finite numbers");
         text.push(b'\n');

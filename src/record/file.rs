@@ -76,6 +76,9 @@ struct Place {
     folder: PathBuf,
 }
 
+/// So much of a record is read without a second place for it, which would leave a copy of the token behind.
+const USUAL_BYTES: usize = 16 * 1024;
+
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Look {
@@ -199,7 +202,7 @@ impl Place {
     ) -> Result<Result<Option<(Record, Version)>, Unreadable>, RegisterError> {
         let io = |why: io::Error| failed(&format!("read {}", self.record.display()), &why);
         *look = self.look();
-        let mut text = Zeroizing::new(Vec::new());
+        let mut text = Zeroizing::new(Vec::with_capacity(USUAL_BYTES));
         match OpenOptions::new()
             .read(true)
             .custom_flags(NO_FOLLOW | NO_WAIT)

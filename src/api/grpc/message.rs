@@ -6,8 +6,10 @@ use bytes::{Buf, BufMut, Bytes};
 use jiff::Timestamp;
 use prost::encoding::{DecodeContext, WireType};
 use prost::{DecodeError, Message};
+use zeroize::Zeroize as _;
 
 use super::proto::Token;
+use crate::token::wiped;
 use crate::vend::Live;
 
 /// What stands before each message on the wire: that it is not compressed, and its length.
@@ -26,7 +28,7 @@ impl From<&Live> for Vended {
 /// The message as it goes over the wire.
 pub(super) fn framed(live: &Live) -> Bytes {
     live.message(|live| {
-        let wrapped = Wrapped {
+        let mut wrapped = Wrapped {
             token: Some(token(live)),
         };
         let length = u32::try_from(wrapped.encoded_len()).expect("a token is short");
@@ -34,7 +36,10 @@ pub(super) fn framed(live: &Live) -> Bytes {
         text.push(0);
         text.extend_from_slice(&length.to_be_bytes());
         wrapped.encode_raw(&mut text);
-        text.into()
+        if let Some(token) = &mut wrapped.token {
+            token.access_token.zeroize();
+        }
+        wiped(text)
     })
 }
 
