@@ -2,6 +2,8 @@
 //!
 //! [`App::bind`] makes everything and takes the addresses; [`App::run`] lives until it is told to stop.
 
+mod pulse;
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,7 @@ use crate::issuer::KeyError;
 use crate::issuer::truecaller::Truecaller;
 use crate::keeper;
 use crate::keeper::driver::{Driver, Parts};
+use crate::lifecycle::notify::Manager;
 use crate::lifecycle::{self, Ended, Stage};
 use crate::listener::{self, Address, Listener, SocketAccess};
 use crate::metrics;
@@ -26,6 +29,7 @@ use crate::record::memory::MemoryRegister;
 use crate::record::{Loaded, Register, RegisterError};
 use crate::telemetry::FilterHandle;
 use crate::vend::{Status, Vend};
+use pulse::Pulses;
 
 /// Files that callers' connections leave free: for the record, the issuer, the listeners and the log.
 const OWN_FILES: usize = 48;
@@ -37,6 +41,8 @@ const OPERATORS: usize = 32;
 pub struct App {
     driver: Driver,
     vend: Arc<Vend>,
+    clock: Arc<dyn Clock>,
+    manager: Option<Manager>,
     api: Api,
     grpc: Grpc,
     admin: Admin,
@@ -161,11 +167,20 @@ impl App {
                 gids: config.admin.gids,
                 startup_grace: config.admin.startup_grace,
             };
-            Admin::new(&settings, vend, clock, registry, &refusals, draining)
+            Admin::new(
+                &settings,
+                vend,
+                Arc::clone(&clock),
+                registry,
+                &refusals,
+                draining,
+            )
         };
         Ok(Self {
             driver,
             vend,
+            clock,
+            manager: None,
             api,
             grpc,
             admin,
@@ -181,6 +196,13 @@ impl App {
     #[must_use]
     pub fn for_operators(mut self, settings: serde_json::Value, log: FilterHandle) -> Self {
         self.admin = self.admin.with_settings(settings).with_log(log);
+        self
+    }
+
+    /// Keeps a service manager told of how this process stands.
+    #[must_use]
+    pub fn under(mut self, manager: Option<Manager>) -> Self {
+        self.manager = manager;
         self
     }
 
@@ -228,6 +250,13 @@ impl App {
         }
         // It begins no attempt once callers are drained, and ends once none is under way.
         keeper.spawn("keeper", self.driver.run(callers.drain(), keeper.drain()));
+        if let Some(manager) = self.manager {
+            let mut pulses = Pulses::new(Arc::clone(&self.vend), Arc::clone(&self.clock));
+            operators.spawn(
+                "service manager's news",
+                manager.keep_told(callers.drain(), operators.drain(), move || pulses.take()),
+            );
+        }
         operators.spawn("log filter", self.admin.clone().keep_log(operators.drain()));
         for listener in self.operators {
             let listener = listener.at_most(OPERATORS);

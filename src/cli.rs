@@ -28,6 +28,8 @@ use commands::{Arguments, Command, Form, Ledger};
 pub use flags::{Common, Demo, OfRecord, Sandbox};
 
 use crate::config::{Problems, Sources};
+use crate::lifecycle;
+use crate::lifecycle::notify::Wishes;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +136,12 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 const NO_SETTINGS: &str = "\
 no settings were found: write /etc/bearerd/bearerd.toml, or name a file with --config; to try bearerd without an account, run `bearerd demo`";
 
+/// Keeps what this process holds from core files, other processes and the readers of new files. Every command may hold a secret, so it
+/// is called first, and once.
+pub fn shut_in() -> io::Result<()> {
+    lifecycle::shut_in()
+}
+
 /// Does what these arguments ask, in this environment.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
@@ -211,9 +219,11 @@ fn obey(
         config: file,
         command,
     } = arguments;
+    let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+    let wishes = Wishes::find(&environment, std::process::id());
     let given = |flags| Sources::new(file.clone(), environment, flags);
     match command {
-        Command::Serve(common) => serve::run(&given(common.flags()), console),
+        Command::Serve(common) => serve::run(&given(common.flags()), wishes.as_ref(), console),
         Command::Demo(_) if file.is_some() => {
             let why =
                 "--config: the demo makes its own settings; leave it out, or run `bearerd serve`";

@@ -3,8 +3,11 @@
 //! Everything long-lived runs in a [`Stage`]. The stages drain one after the other, all within one deadline, of which the first may
 //! take three quarters; what is left then is aborted. A second signal does not wait for any of it.
 
+pub mod notify;
+
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
@@ -104,9 +107,11 @@ pub async fn run(
     ended.map_or(Ok(()), Err)
 }
 
-/// Lets no core file be written of this process, and no other process of the same user look into it: both would show secrets.
-pub fn hide_memory() -> std::io::Result<()> {
+/// Lets no core file be written of this process, no other process of the same user look into it, and no file that it makes be read by
+/// others, whatever it asks for: all of these would show secrets. Called first, before there is a second thread.
+pub fn shut_in() -> std::io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     Ok(())
 }
 

@@ -1,13 +1,20 @@
 //! Arguments in, exit code out.
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 use std::process::ExitCode;
 
-use bearerd::cli::{self, Console, Size};
+use bearerd::cli::{self, Console, Exit, Size};
 
 fn main() -> ExitCode {
     let (mut out, mut err) = (io::stdout(), io::stderr());
+    if let Err(error) = cli::shut_in() {
+        let _nobody_reads = writeln!(
+            err,
+            "the process's memory cannot be kept from core files: {error}"
+        );
+        return Exit::Failed.into();
+    }
     // A terminal that knows no escapes is written to as a file is.
     let knows_escapes = env::var_os("TERM").is_none_or(|term| term != "dumb");
     let colour_wanted =

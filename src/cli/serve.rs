@@ -9,18 +9,14 @@ use tracing::{Level, info, warn};
 use super::{Console, Exit, with_causes};
 use crate::app::App;
 use crate::config::{self, Reading, Sources};
-use crate::lifecycle::{self, Signals};
+use crate::lifecycle::Signals;
+use crate::lifecycle::notify::{Manager, Wishes};
 use crate::telemetry::{self, FilterHandle, Format, json_line};
 
 /// What a write to the disk that is under way may still take once everything else has ended.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
-pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
-    if let Err(error) = lifecycle::hide_memory() {
-        return console.fail(&format!(
-            "the process's memory cannot be kept from core files: {error}"
-        ));
-    }
+pub(super) fn run(sources: &Sources, wishes: Option<&Wishes>, console: &mut Console<'_>) -> Exit {
     let reading = match config::read(sources) {
         Ok(reading) => reading,
         Err(problems) => return console.tell_problems(&problems, sources),
@@ -32,13 +28,24 @@ pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
     for warning in &reading.config.warnings {
         warn!("{warning}");
     }
+    let manager = wishes.and_then(|wishes| match Manager::new(wishes) {
+        Ok(manager) => Some(manager),
+        Err(error) => {
+            warn!(%error, "the service manager cannot be told anything");
+            None
+        }
+    });
     let stop = CancellationToken::new();
-    in_runtime(until_signalled(&stop, serve(reading, log, &stop, console)))
+    in_runtime(until_signalled(
+        &stop,
+        serve(reading, log, manager, &stop, console),
+    ))
 }
 
 async fn serve(
     reading: Reading,
     log: FilterHandle,
+    manager: Option<Manager>,
     stop: &CancellationToken,
     console: &mut Console<'_>,
 ) -> Exit {
@@ -46,7 +53,7 @@ async fn serve(
     match bind(reading, log, console).await {
         Ok(app) => {
             info!(version = env!("CARGO_PKG_VERSION"), account, "starting");
-            live(app, stop).await
+            live(app.under(manager), stop).await
         }
         Err(exit) => exit,
     }
