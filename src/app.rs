@@ -22,7 +22,7 @@ use crate::keeper;
 use crate::keeper::driver::{Driver, Parts};
 use crate::lifecycle::notify::Manager;
 use crate::lifecycle::{self, Ended, Stage};
-use crate::listener::{self, Address, Listener, SocketAccess};
+use crate::listener::{self, Address, Bounds, Listener, Peers};
 use crate::metrics;
 use crate::record::file::{FileRegister, OpenError};
 use crate::record::memory::MemoryRegister;
@@ -51,6 +51,8 @@ pub struct App {
     operators: Vec<Listener>,
     stages: [Stage; 3],
     deadline: std::time::Duration,
+    bounds: config::Bounds,
+    connections: listener::Metrics,
 }
 
 /// Why a daemon could not begin.
@@ -142,6 +144,7 @@ impl App {
         let refusals = Refusals::register(&registry);
         let stages = [Stage::new(), Stage::new(), Stage::new()];
         let driver = Driver::new(parts, &registry);
+        let connections = listener::Metrics::register(&registry);
         let metrics = api::Metrics::register(&registry);
         let api = {
             let (vend, clock) = (Arc::clone(&vend), Arc::clone(&clock));
@@ -189,6 +192,8 @@ impl App {
             operators: bind_all(&config.admin.listen, config.admin.socket).await?,
             stages,
             deadline: config.shutdown_deadline,
+            bounds: config.bounds,
+            connections,
         })
     }
 
@@ -226,14 +231,30 @@ impl App {
         Arc::clone(&self.vend)
     }
 
+    /// How many connections each of the callers' listeners may have. Each has a share of its own, so that whoever fills one leaves the
+    /// others as they are.
+    fn for_callers(&self) -> usize {
+        let open_files = lifecycle::raise_open_files();
+        let allowed = open_files.saturating_sub(OWN_FILES + self.operators.len() * OPERATORS);
+        let wanted = self.bounds.connections.get() as usize;
+        let listeners = self.http.len() + self.calls.len();
+        (allowed.min(wanted) / listeners.max(1)).max(1)
+    }
+
     /// Serves until `stop`: then callers are answered to the end, an attempt under way is settled, and operators are answered last.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Ended> {
+        let callers_have = self.for_callers();
         let [mut callers, mut keeper, mut operators] = self.stages;
-        let open_files = lifecycle::raise_open_files();
-        let for_callers = open_files.saturating_sub(OWN_FILES + self.operators.len() * OPERATORS);
-        let each = (for_callers / (self.http.len() + self.calls.len()).max(1)).max(1);
+        let within = |transport, connections, peers| Bounds {
+            patience: self.bounds.patience,
+            connections,
+            peers,
+            counts: self.connections.on(transport),
+        };
+        let peers = Peers::at_most(self.bounds.peer_connections.get() as usize);
         for listener in self.http {
-            let listener = listener.at_most(each);
+            let bounds = within("http", callers_have, Some(peers.clone()));
+            let listener = listener.within(bounds);
             info!(address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
@@ -241,7 +262,8 @@ impl App {
             );
         }
         for listener in self.calls {
-            let listener = listener.at_most(each);
+            let bounds = within("grpc", callers_have, Some(peers.clone()));
+            let listener = listener.within(bounds);
             info!(address = %listener.local_address(), "vending over gRPC");
             callers.spawn(
                 "gRPC listener",
@@ -259,7 +281,7 @@ impl App {
         }
         operators.spawn("log filter", self.admin.clone().keep_log(operators.drain()));
         for listener in self.operators {
-            let listener = listener.at_most(OPERATORS);
+            let listener = listener.within(within("admin", OPERATORS, None));
             info!(address = %listener.local_address(), "answering operators");
             operators.spawn(
                 "admin listener",

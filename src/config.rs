@@ -22,7 +22,7 @@ pub use problems::{Problem, Problems};
 
 use crate::caller::rule::Named;
 use crate::issuer::{self, KeyFiles};
-use crate::listener::{Address, SocketAccess};
+use crate::listener::{Address, Patience};
 use crate::record::{Absent, Rules};
 use crate::telemetry;
 use raw::Written;
@@ -56,6 +56,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// What operators reach.
     pub admin: Admin,
+    /// What connections may take.
+    pub bounds: Bounds,
     /// Who has a name, and what each may do.
     pub callers: Vec<Named>,
     /// The log.
@@ -121,6 +123,17 @@ pub struct Admin {
     pub gids: Vec<u32>,
     /// After this `/startupz` says yes even without a token.
     pub startup_grace: Duration,
+}
+
+/// What connections may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How long each may take for what.
+    pub patience: Patience,
+    /// The most that callers may have together; no more than open files allow.
+    pub connections: NonZeroU32,
+    /// The most that one peer may have.
+    pub peer_connections: NonZeroU32,
 }
 
 /// A Truecaller that fits in a process.

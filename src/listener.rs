@@ -6,8 +6,12 @@
 mod access;
 mod address;
 mod answer;
+mod crowd;
 mod http1;
 mod http2;
+mod metrics;
+mod patience;
+mod peers;
 mod problem;
 mod serve;
 mod socket;
@@ -25,9 +29,13 @@ pub use address::{Address, AddressError};
 pub use answer::{Answer, Body, text};
 pub use http1::serve_http;
 pub use http2::{Calls, Limits, serve_http2};
+pub use metrics::{Counts, Metrics};
+pub use patience::Patience;
+pub use peers::Peers;
 pub use problem::{Problem, seconds_until};
 pub use serve::{Connection, Names, Service};
 
+use peers::Place;
 use socket::Socket;
 
 /// So many connections may wait to be accepted.
@@ -173,7 +181,42 @@ impl BindError {
 pub struct Listener {
     door: Door,
     address: Address,
-    most: usize,
+    bounds: Bounds,
+}
+
+/// What the connections of a listener may take.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// How long each may take.
+    pub patience: Patience,
+    /// So many may be open at a time. Who comes later takes the place of one that asks for nothing, or waits to be accepted.
+    pub connections: usize,
+    /// How many each peer may have; who comes with one more is turned away. None for no such limit.
+    pub peers: Option<Peers>,
+    /// What is counted.
+    pub counts: Counts,
+}
+
+/// The usual patience, and no other bound.
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            patience: Patience::default(),
+            connections: usize::MAX,
+            peers: None,
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Bounds {
+    /// A place for a connection of this peer; none if it has as many as it may.
+    fn place(&self, peer: Peer) -> Option<Place> {
+        match &self.peers {
+            None => Some(Place::default()),
+            Some(peers) => peers.enter(peer),
+        }
+    }
 }
 
 enum Door {
@@ -182,10 +225,10 @@ enum Door {
 }
 
 impl Listener {
-    /// Lets so many connections be open at a time; who comes later waits to be accepted. Without this there is no bound.
+    /// Holds its connections to these bounds, and not to the usual ones.
     #[must_use]
-    pub fn at_most(mut self, connections: usize) -> Self {
-        self.most = connections;
+    pub fn within(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
         self
     }
 
@@ -260,7 +303,7 @@ async fn bind_tcp(address: &Address, host: &str, port: u16) -> Result<Listener, 
                 return Ok(Listener {
                     door,
                     address,
-                    most: usize::MAX,
+                    bounds: Bounds::default(),
                 });
             }
             Err(error) => last = error,
@@ -310,7 +353,7 @@ async fn bind_unix(
     Ok(Listener {
         door: Door::Unix(listener, file),
         address: address.clone(),
-        most: usize::MAX,
+        bounds: Bounds::default(),
     })
 }
 

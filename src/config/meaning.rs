@@ -1,5 +1,6 @@
 //! What the values mean together. Every check goes on where it can, so that one run finds every problem.
 
+mod bounds;
 mod callers;
 mod limits;
 mod reach;
@@ -38,6 +39,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         ("admin.listen", admin.as_ref().map_or(&[], |it| &it.listen)),
     ];
     reach::apart(written, listeners);
+    let bounds = bounds::bounds(written);
     let callers = callers::callers(written);
     sockets::warnings(
         &http,
@@ -67,6 +69,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         http,
         grpc: grpc?,
         admin: admin?,
+        bounds: bounds?,
         callers,
         log,
         shutdown_deadline: written.length("shutdown.deadline")?,

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
+use super::patience::Pulse;
 use super::serve::Closing;
 
 /// Every answer is one piece.
@@ -56,19 +58,29 @@ pub(super) enum Answering {
     Later(
         Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
         CancellationToken,
+        Arc<Pulse>,
     ),
 }
 
 impl Answering {
-    pub(super) fn new(answer: Answer, closing: &Closing, drain: &CancellationToken) -> Self {
+    pub(super) fn new(
+        answer: Answer,
+        closing: &Closing,
+        drain: &CancellationToken,
+        pulse: &Arc<Pulse>,
+    ) -> Self {
         match answer {
             Answer::Now(mut response) => {
+                pulse.idle();
                 if closing.has_begun() {
                     say_close(&mut response);
                 }
                 Self::Now(Some(response))
             }
-            Answer::Later(answer) => Self::Later(answer, drain.clone()),
+            Answer::Later(answer) => {
+                pulse.answering();
+                Self::Later(answer, drain.clone(), Arc::clone(pulse))
+            }
         }
     }
 }
@@ -81,7 +93,8 @@ impl Future for Answering {
             Self::Now(response) => {
                 Poll::Ready(Ok(response.take().expect("an answer is taken once")))
             }
-            Self::Later(answer, drain) => answer.as_mut().poll(cx).map(|mut response| {
+            Self::Later(answer, drain, pulse) => answer.as_mut().poll(cx).map(|mut response| {
+                pulse.idle();
                 if drain.is_cancelled() {
                     say_close(&mut response);
                 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Listener;
 use super::answer::{Answering, Body};
+use super::patience::{Pulse, Watched};
 use super::serve::{Closing, Connection, Protocol, Service, serve};
 use super::socket::Socket;
 
@@ -39,14 +40,22 @@ fn builder() -> http1::Builder {
 
 impl<S: Service> Protocol for Http1<S> {
     /// What hyper keeps for a connection is made inside, so that the task holds it once.
-    async fn talk(self: Arc<Self>, socket: Socket, connection: Connection, closing: Arc<Closing>) {
+    async fn talk(
+        self: Arc<Self>,
+        socket: Watched<Socket>,
+        connection: Connection,
+        closing: Arc<Closing>,
+    ) {
+        let socket = socket.in_turn();
+        let pulse = Arc::clone(socket.pulse());
         let bound = Bound {
             service: self.service.on(&connection),
             connection,
             closing: Arc::clone(&closing),
+            pulse: Arc::clone(&pulse),
         };
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
-        if closing.outlived(connection.as_mut()).await {
+        if closing.outlived(connection.as_mut(), &pulse).await {
             return;
         }
         // One more turn, in which the driver looks at the socket: a request that came before the drain is answered.
@@ -65,6 +74,7 @@ struct Bound<S> {
     service: S,
     connection: Connection,
     closing: Arc<Closing>,
+    pulse: Arc<Pulse>,
 }
 
 impl<S: Service> hyper::service::Service<Request<Incoming>> for Bound<S> {
@@ -74,6 +84,6 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Bound<S> {
 
     fn call(&self, request: Request<Incoming>) -> Answering {
         let answer = self.service.answer(request, &self.connection);
-        Answering::new(answer, &self.closing, &self.connection.drain)
+        Answering::new(answer, &self.closing, &self.connection.drain, &self.pulse)
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP/2 without an upgrade before it: many calls at a time on one connection.
 
 mod greeting;
+mod kept;
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -16,9 +17,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
 use super::Listener;
+use super::patience::Watched;
 use super::serve::{Closing, Connection, Protocol, serve};
 use super::socket::Socket;
 use greeting::greeted;
+use kept::Kept;
 
 /// The most bytes that the headers of a call may have together.
 const HEAD_LIMIT: u32 = 16 * 1024;
@@ -29,6 +32,18 @@ const CONNECTION_WINDOW: u32 = 64 * 1024;
 
 /// How much of its answers a call may have waiting to be sent.
 const SEND_BUFFER: usize = 16 * 1024;
+
+/// So many calls may have been cancelled before they were looked at; a connection with one more is given up. Whoever opens and cancels
+/// calls as fast as it can (CVE-2023-44487) is soon there.
+const UNSEEN_RESETS: usize = 20;
+
+/// So many calls of a connection, over its whole life, may have broken the protocol; a connection with one more is given up. Each costs
+/// a frame in answer (CVE-2025-8671).
+///
+/// What h2 bounds by itself, as the tests of hostile input show: CONTINUATION frames of one head (5 with this limit of a head's length),
+/// answers to SETTINGS and PING (one each: nothing more is read before it is written), empty DATA frames (100), the table of HPACK
+/// (4 KiB unless it is set).
+const ERRORS: usize = 1024;
 
 /// What one connection may ask for.
 #[derive(Clone, Debug)]
@@ -52,10 +67,11 @@ pub trait Calls: Clone + Send + Sync + 'static {
     /// What an answer's body is made of.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Send
+        + Unpin
         + 'static;
 
     /// An answer on its way. Dropping it cancels nothing for others.
-    type Answer: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
+    type Answer: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + Unpin + 'static;
 
     /// Answers one call.
     fn call(&self, request: Request<Incoming>, connection: &Connection) -> Self::Answer;
@@ -83,7 +99,9 @@ fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(HEAD_LIMIT);
+        .max_header_list_size(HEAD_LIMIT)
+        .max_pending_accept_reset_streams(UNSEEN_RESETS)
+        .max_local_error_reset_streams(ERRORS);
     builder
 }
 
@@ -93,14 +111,25 @@ struct Http2<S> {
 }
 
 impl<S: Calls> Protocol for Http2<S> {
-    async fn talk(self: Arc<Self>, socket: Socket, connection: Connection, closing: Arc<Closing>) {
+    async fn talk(
+        self: Arc<Self>,
+        socket: Watched<Socket>,
+        connection: Connection,
+        closing: Arc<Closing>,
+    ) {
+        let pulse = Arc::clone(socket.pulse());
         let Some(socket) = greeted(socket, &closing).await else {
             return;
         };
         let service = self.service.on(&connection);
-        let bound = service_fn(move |request| service.call(request, &connection));
+        pulse.idle();
+        let counting = Arc::clone(&pulse);
+        let bound = service_fn(move |request| {
+            let open = counting.open();
+            Kept::new(service.call(request, &connection), open)
+        });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
-        if closing.outlived(connection.as_mut()).await {
+        if closing.outlived(connection.as_mut(), &pulse).await {
             return;
         }
         connection.as_mut().graceful_shutdown();

@@ -10,10 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Request;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::{Id, JoinError, JoinSet, yield_now};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
+use super::crowd::Crowd;
+use super::metrics::Reason;
+use super::patience::{Pulse, Watched};
 use super::socket::Socket;
 use super::{Listener, Peer};
 
@@ -49,7 +53,7 @@ pub(super) trait Protocol: Send + Sync + 'static {
     /// those that have arrived are answered.
     fn talk(
         self: Arc<Self>,
-        socket: Socket,
+        socket: Watched<Socket>,
         connection: Connection,
         closing: Arc<Closing>,
     ) -> impl Future<Output = ()> + Send + 'static;
@@ -80,34 +84,59 @@ pub(super) async fn serve<P: Protocol>(
     let mut connections = JoinSet::new();
     let protocol = Arc::new(protocol);
     let closing = Arc::new(Closing::default());
-    let talk = |(socket, peer)| {
+    let bounds = listener.bounds.clone();
+    let talk = |socket, peer, place, pulse: &Arc<Pulse>| {
         let connection = Connection {
             peer,
             names: None,
             drain: drain.clone(),
         };
+        let seat = (bounds.counts.opened(), place);
+        let socket = Watched::new(socket, Arc::clone(pulse), seat);
         Arc::clone(&protocol).talk(socket, connection, Arc::clone(&closing))
     };
+    let mut crowd = Crowd::new(bounds.patience);
+    let mut sweep = pin!(sleep(crowd.tick()));
     let mut failures = 0;
     let mut full = Full::default();
     loop {
-        let room = connections.len() < listener.most;
-        full.tell(&listener, !room);
+        let room = connections.len() < bounds.connections || crowd.has_idlers();
         let accepted = tokio::select! {
             accepted = listener.accept(), if room => accepted,
-            Some(ended) = connections.join_next() => {
-                note(&ended);
+            Some(ended) = connections.join_next_with_id() => {
+                crowd.leave(note(&ended));
+                continue;
+            }
+            () = sweep.as_mut(), if !connections.is_empty() => {
+                crowd.sweep(|reason| bounds.counts.closed(reason));
+                let is_full = connections.len() >= bounds.connections;
+                if is_full {
+                    crowd.look_for_idlers();
+                }
+                full.tell(&listener, is_full);
+                sweep.as_mut().reset(Instant::now() + crowd.tick());
                 continue;
             }
             () = drain.cancelled() => break,
         };
         match accepted {
-            Ok(accepted) => {
+            Ok((socket, peer)) => {
                 if failures > 0 {
                     tracing::info!(address = %listener.local_address(), failures, "accepting again");
                     failures = 0;
                 }
-                connections.spawn(talk(accepted));
+                let Some(place) = bounds.place(peer) else {
+                    bounds.counts.closed(Reason::PeerLimit);
+                    continue;
+                };
+                if connections.is_empty() {
+                    sweep.as_mut().reset(Instant::now() + crowd.tick());
+                } else if connections.len() >= bounds.connections && crowd.make_room() {
+                    bounds.counts.closed(Reason::MadeRoom);
+                }
+                let pulse = Arc::new(Pulse::default());
+                let handle = connections.spawn(talk(socket, peer, place, &pulse));
+                crowd.enter(pulse, handle);
             }
             Err(error) if is_the_connections_own(&error) => {}
             Err(error) => {
@@ -122,11 +151,13 @@ pub(super) async fn serve<P: Protocol>(
     }
     listener.hide();
     closing.begin();
-    for accepted in waiting(&listener).await {
-        connections.spawn(talk(accepted));
+    for (socket, peer) in waiting(&listener).await {
+        if let Some(place) = bounds.place(peer) {
+            connections.spawn(talk(socket, peer, place, &Arc::default()));
+        }
     }
     drop(listener);
-    while let Some(ended) = connections.join_next().await {
+    while let Some(ended) = connections.join_next_with_id().await {
         note(&ended);
     }
 }
@@ -160,9 +191,13 @@ impl Closing {
         self.token.cancel();
     }
 
-    /// Drives a connection until it has ended, which is true, or the listener is closing. How a connection ends is its caller's
-    /// business: there is nobody left to tell.
-    pub(super) async fn outlived(&self, mut connection: Pin<&mut impl Future>) -> bool {
+    /// Drives a connection until it has ended, which is true, or the listener is closing or has done with it. How a connection ends
+    /// is its caller's business: there is nobody left to tell.
+    pub(super) async fn outlived(
+        &self,
+        mut connection: Pin<&mut impl Future>,
+        pulse: &Pulse,
+    ) -> bool {
         let mut told = pin!(self.token.cancelled());
         let mut listens = false;
         let ended = poll_fn(|cx| {
@@ -170,7 +205,10 @@ impl Closing {
                 return Poll::Ready(true);
             }
             // A task's waker stays the same, so it is left with the token once and not at every request.
-            if self.has_begun() || (!listens && told.as_mut().poll(cx).is_ready()) {
+            if self.has_begun()
+                || pulse.is_told(cx)
+                || (!listens && told.as_mut().poll(cx).is_ready())
+            {
                 return Poll::Ready(false);
             }
             listens = true;
@@ -194,9 +232,9 @@ impl Full {
             return;
         }
         self.0 = full;
-        let (address, most) = (listener.local_address(), listener.most);
+        let (address, most) = (listener.local_address(), listener.bounds.connections);
         if full {
-            tracing::warn!(%address, most, "as many connections as there may be; who comes now waits");
+            tracing::warn!(%address, most, "as many connections as there may be; who comes now waits until an idle one has made room");
         } else {
             tracing::info!(%address, "there is room for connections again");
         }
@@ -228,11 +266,16 @@ fn warn(listener: &Listener, error: &io::Error, failures: u32) {
     }
 }
 
-fn note(ended: &Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!("answering a request panicked; its connection is closed");
+/// Says which connection has ended.
+fn note(ended: &Result<(Id, ()), JoinError>) -> Id {
+    match ended {
+        Ok((id, ())) => *id,
+        Err(error) => {
+            if error.is_panic() {
+                tracing::error!("answering a request panicked; its connection is closed");
+            }
+            error.id()
+        }
     }
 }
 

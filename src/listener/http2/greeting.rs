@@ -5,32 +5,29 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
-use tokio::time::timeout;
 
+use crate::listener::patience::Watched;
 use crate::listener::serve::Closing;
 use crate::listener::socket::Socket;
 
 /// What every caller says first.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How long a caller may take to say it.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// A connection that speaks HTTP/2, and will be read from its beginning.
 pub(super) struct Greeted {
-    socket: Socket,
+    socket: Watched<Socket>,
     /// So many bytes of the preface were read again.
     again: usize,
 }
 
-/// None if the caller speaks something else, says nothing for long, or has said too little when the listener closes.
-pub(super) async fn greeted(mut socket: Socket, closing: &Closing) -> Option<Greeted> {
+/// None if the caller speaks something else, or has said too little when the listener closes. How long it may take for it is its
+/// pulse's matter.
+pub(super) async fn greeted(mut socket: Watched<Socket>, closing: &Closing) -> Option<Greeted> {
     let good = {
-        let mut preface = pin!(timeout(PATIENCE, preface(&mut socket)));
+        let mut preface = pin!(preface(&mut socket));
         tokio::select! {
             biased;
             good = preface.as_mut() => good,
@@ -45,11 +42,11 @@ pub(super) async fn greeted(mut socket: Socket, closing: &Closing) -> Option<Gre
             }
         }
     };
-    matches!(good, Ok(Ok(true))).then_some(Greeted { socket, again: 0 })
+    matches!(good, Ok(true)).then_some(Greeted { socket, again: 0 })
 }
 
 /// True if the next bytes are the preface. Says no at the first byte that is not.
-async fn preface(socket: &mut Socket) -> io::Result<bool> {
+async fn preface(socket: &mut Watched<Socket>) -> io::Result<bool> {
     let mut read = 0;
     while read < PREFACE.len() {
         let mut bytes = [0; PREFACE.len()];

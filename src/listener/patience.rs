@@ -1,0 +1,258 @@
+//! How long a connection may take for what: its pulse says what it is doing, and whoever sweeps through all of them finds the overdue.
+//!
+//! A pulse is stored to and never timed: it changes when something begins, and a sweep that finds it unchanged knows that so much time
+//! has gone by since the last one. So a request costs two stores, and no clock and no timer. Nobody is ended early, for ages are counted
+//! in whole sweeps since the first that saw it so; and a process that was stopped for a while does not take that time for its callers'.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::metrics::Counted;
+use super::peers::Place;
+
+/// How long a connection may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// From its beginning, and later from a head's first byte, until the head is whole; over HTTP/2 until the preface is. A handshake
+    /// before it counts, too.
+    pub header: Duration,
+    /// Without a request.
+    pub idle: Duration,
+    /// Without taking a byte of what is to be written.
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+            write: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Patience {
+    /// How long it may do that; for ever if it is being answered.
+    pub(super) fn with(&self, doing: Doing) -> Duration {
+        match doing {
+            Doing::First | Doing::Head => self.header,
+            Doing::Idle => self.idle,
+            Doing::Writing => self.write,
+            Doing::Answering => Duration::MAX,
+        }
+    }
+
+    /// The time between two sweeps: a quarter of the shortest, so that nobody stays a half longer than meant, and a second at most.
+    pub(super) fn tick(&self) -> Duration {
+        let shortest = self.header.min(self.idle).min(self.write);
+        (shortest / 4).clamp(Duration::from_millis(1), Duration::from_secs(1))
+    }
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// It has not asked for anything yet.
+    First,
+    /// A head after the first has begun and is not whole.
+    Head,
+    /// A request is being answered.
+    Answering,
+    /// Nothing is asked.
+    Idle,
+    /// The other end does not take what is written.
+    Writing,
+}
+
+/// Stands in the low bits of a beat; above them is how often something began.
+const FIRST: u32 = 0;
+const HEAD: u32 = 1;
+const ANSWERING: u32 = 2;
+const IDLE: u32 = 3;
+const PHASE: u32 = 3;
+const ONE: u32 = PHASE + 1;
+
+/// One connection's. Its own task stores, and the sweep looks.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    beat: AtomicU32,
+    /// HTTP/2's calls that are open.
+    open: AtomicU32,
+    stalled: AtomicBool,
+    told: AtomicBool,
+    /// Of the connection's task, which keeps the same one.
+    waker: OnceLock<Waker>,
+}
+
+impl Pulse {
+    fn begin(&self, phase: u32) {
+        let beat = self.beat.load(Relaxed) & !PHASE;
+        self.beat.store(beat.wrapping_add(ONE) | phase, Relaxed);
+    }
+
+    /// A head has begun.
+    pub(super) fn head(&self) {
+        self.begin(HEAD);
+    }
+
+    /// A request is being answered.
+    pub(super) fn answering(&self) {
+        self.begin(ANSWERING);
+    }
+
+    /// Nothing is asked from here on; what was answered is being written.
+    pub(super) fn idle(&self) {
+        self.begin(IDLE);
+    }
+
+    /// A call is open for as long as this is kept.
+    pub(super) fn open(self: &Arc<Self>) -> Open {
+        self.begin(IDLE);
+        self.open.fetch_add(1, Relaxed);
+        Open(Arc::clone(self))
+    }
+
+    /// The beat, and what it means.
+    pub(super) fn look(&self) -> (u32, Doing) {
+        let beat = self.beat.load(Relaxed);
+        let doing = match beat & PHASE {
+            _ if self.stalled.load(Relaxed) => Doing::Writing,
+            FIRST => Doing::First,
+            HEAD => Doing::Head,
+            IDLE if self.open.load(Relaxed) == 0 => Doing::Idle,
+            _ => Doing::Answering,
+        };
+        (beat, doing)
+    }
+
+    /// Asks the connection to take no further request and to end.
+    pub(super) fn tell(&self) {
+        self.told.store(true, Relaxed);
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// True once it was asked to end; from the first look on it is woken for that.
+    pub(super) fn is_told(&self, cx: &Context<'_>) -> bool {
+        self.waker.get_or_init(|| cx.waker().clone());
+        self.told.load(Relaxed)
+    }
+}
+
+/// A call that is open.
+pub(super) struct Open(Arc<Pulse>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What a connection takes of what there is, given back with its socket.
+pub(super) type Seat = (Counted, Place);
+
+/// A connection's bytes, and its pulse: what is read and what cannot be written shows there.
+pub(super) struct Watched<S> {
+    socket: S,
+    pulse: Arc<Pulse>,
+    /// Nothing is read while nothing can be written. Without it, hyper answers whatever is pipelined, and keeps the answers.
+    held: Held,
+    _seat: Seat,
+}
+
+/// Whether a caller that does not read is read from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Never,
+    No,
+    Waiting,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(socket: S, pulse: Arc<Pulse>, seat: Seat) -> Self {
+        Self {
+            socket,
+            pulse,
+            held: Held::Never,
+            _seat: seat,
+        }
+    }
+
+    /// Reads nothing from a caller for as long as it does not take what is written.
+    pub(super) fn in_turn(mut self) -> Self {
+        self.held = Held::No;
+        self
+    }
+
+    pub(super) fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    /// Something could be written, or not.
+    fn wrote(&mut self, cx: &Context<'_>, went: bool) {
+        let stalled = self.pulse.stalled.load(Relaxed);
+        if stalled && went {
+            self.pulse.begin(self.pulse.beat.load(Relaxed) & PHASE);
+            self.pulse.stalled.store(false, Relaxed);
+            if self.held == Held::Waiting {
+                self.held = Held::No;
+                cx.waker().wake_by_ref();
+            }
+        } else if !stalled && !went {
+            self.pulse.stalled.store(true, Relaxed);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let it = self.get_mut();
+        if it.held != Held::Never && it.pulse.stalled.load(Relaxed) {
+            it.held = Held::Waiting;
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let read = Pin::new(&mut it.socket).poll_read(cx, into);
+        // Over HTTP/2 calls begin within the stream of bytes.
+        if it.held != Held::Never
+            && into.filled().len() > before
+            && it.pulse.beat.load(Relaxed) & PHASE == IDLE
+        {
+            it.pulse.head();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let it = self.get_mut();
+        let written = Pin::new(&mut it.socket).poll_write(cx, from);
+        it.wrote(cx, written.is_ready());
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
