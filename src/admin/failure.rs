@@ -43,7 +43,7 @@ impl Failure {
             Self::NotLocal => (StatusCode::FORBIDDEN, "not_local", "The caller is not allowed here"),
             Self::UnknownCaller => (StatusCode::FORBIDDEN, "unknown_caller", "The caller is not allowed here"),
             Self::Refused(refusal) => match refusal {
-                Refusal::NoHost | Refusal::Target => (StatusCode::BAD_REQUEST, refusal.word(), "The request is malformed"),
+                Refusal::NoHost | Refusal::Target | Refusal::Framing => (StatusCode::BAD_REQUEST, refusal.word(), "The request is malformed"),
                 Refusal::Unmarked | Refusal::Forwarded | Refusal::Browser | Refusal::ForeignHost =>
                     (StatusCode::FORBIDDEN, refusal.word(), "The caller is not allowed here"),
             },
@@ -68,6 +68,9 @@ impl Failure {
             }
             Self::Refused(Refusal::ForeignHost) => {
                 "the Host header names another host: use localhost or a loopback address, or name the host in admin.hosts".into()
+            }
+            Self::Refused(Refusal::Framing) => {
+                "send a body with either Content-Length or Transfer-Encoding: chunked".into()
             }
             Self::Refused(_) => {
                 "send X-Bearerd-Request: true and one local Host header, directly and not from a web page".into()

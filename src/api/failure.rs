@@ -134,7 +134,7 @@ impl Failure {
             Self::Expired(_) => Row(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "expired", "The token has expired"),
             Self::Draining => Row(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "draining", "This bearerd is shutting down"),
             Self::Refused(refusal) => match refusal {
-                Refusal::NoHost | Refusal::Target => Row(StatusCode::BAD_REQUEST, Code::InvalidArgument, refusal.word(), "The request is malformed"),
+                Refusal::NoHost | Refusal::Target | Refusal::Framing => Row(StatusCode::BAD_REQUEST, Code::InvalidArgument, refusal.word(), "The request is malformed"),
                 Refusal::Unmarked | Refusal::Forwarded | Refusal::Browser | Refusal::ForeignHost =>
                     Row(StatusCode::FORBIDDEN, Code::PermissionDenied, refusal.word(), "The caller is not allowed here"),
             },
@@ -177,6 +177,9 @@ impl Failure {
                     "the Host header, in gRPC :authority, names another host: use localhost or a loopback address, or name the host in http.hosts or grpc.hosts"
                 }
                 Refusal::Target => "send the path alone as the request's target",
+                Refusal::Framing => {
+                    "send a GET without a body, and a report with either Content-Length or Transfer-Encoding: chunked"
+                }
             }
             .into(),
             Self::NotFound => {

@@ -10,6 +10,7 @@ mod token;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request};
 use prometheus::{IntCounter, IntGauge};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use crate::api::failure::Failure;
 use crate::api::report::Reports;
 use crate::api::{Metrics, Vends};
 use crate::caller::Refusals;
-use crate::caller::guard::{self, Rules};
+use crate::caller::guard::{self, Refusal, Rules};
 use crate::clock::Clock;
 use crate::listener::{Answer, Connection, Listener, Service, serve_http};
 use crate::vend::Vend;
@@ -82,7 +83,7 @@ impl Service for Api {
         let room = &self.0;
         if let Err(refusal) = guard::check(&request, connection.peer, &room.rules) {
             room.refusals.count(refusal);
-            return Failure::Refused(refusal).response().into();
+            return refused(refusal);
         }
         let method = request.method();
         match request.uri().path() {
@@ -95,6 +96,16 @@ impl Service for Api {
             _ => Failure::NotFound.response().into(),
         }
     }
+}
+
+/// Where the next request begins is in doubt if it is where this one ends.
+fn refused(refusal: Refusal) -> Answer {
+    let mut response = Failure::Refused(refusal).response();
+    if refusal == Refusal::Framing {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response.into()
 }
 
 fn wrong_method(allow: &'static str) -> Answer {

@@ -8,7 +8,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use hyper::{HeaderMap, Request, Uri};
+use hyper::{HeaderMap, Method, Request, Uri};
 
 use crate::listener::Peer;
 
@@ -47,17 +47,20 @@ pub enum Refusal {
     ForeignHost,
     /// Its target is not a path.
     Target,
+    /// Where it ends could be doubted: it asks to read and has a body, or the encoding of its transfer is not just `chunked`.
+    Framing,
 }
 
 impl Refusal {
     /// All there are, in their order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Unmarked,
         Self::Forwarded,
         Self::Browser,
         Self::NoHost,
         Self::ForeignHost,
         Self::Target,
+        Self::Framing,
     ];
 
     /// The word that metrics and problems use.
@@ -69,13 +72,15 @@ impl Refusal {
             Self::NoHost => "no_host",
             Self::ForeignHost => "foreign_host",
             Self::Target => "target",
+            Self::Framing => "framing",
         }
     }
 }
 
 /// Says whether a request may be looked at. One pass over its headers.
 pub fn check<B>(request: &Request<B>, peer: Peer, rules: &Rules) -> Result<(), Refusal> {
-    check_parts(request.uri(), request.headers(), peer, rules)
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    check_parts(request.uri(), request.headers(), reads, peer, rules)
 }
 
 /// The same for a gRPC call. It needs no mark: no web page can make a browser speak HTTP/2 to a port without TLS. The host is its
@@ -96,11 +101,20 @@ pub fn check_call<B>(request: &Request<B>, peer: Peer, rules: &Rules) -> Result<
     }
 }
 
-fn check_parts(uri: &Uri, headers: &HeaderMap, peer: Peer, rules: &Rules) -> Result<(), Refusal> {
+fn check_parts(
+    uri: &Uri,
+    headers: &HeaderMap,
+    reads: bool,
+    peer: Peer,
+    rules: &Rules,
+) -> Result<(), Refusal> {
     if uri.authority().is_some() {
         return Err(Refusal::Target);
     }
     let seen = Seen::of(headers)?;
+    if reads && seen.body {
+        return Err(Refusal::Framing);
+    }
     if !seen.marked {
         return Err(Refusal::Unmarked);
     }
@@ -117,6 +131,9 @@ fn check_parts(uri: &Uri, headers: &HeaderMap, peer: Peer, rules: &Rules) -> Res
 struct Seen<'a> {
     marked: bool,
     host: Option<&'a [u8]>,
+    /// It has a body, or may have one.
+    body: bool,
+    chunked: bool,
 }
 
 impl<'a> Seen<'a> {
@@ -130,6 +147,13 @@ impl<'a> Seen<'a> {
                     return Err(Refusal::Unmarked);
                 }
                 "x-bearerd-request" => seen.marked = true,
+                "content-length" => seen.body |= value.as_bytes() != b"0",
+                // Whoever passes requests on may understand any other one in its own way. One beside a Content-Length hyper takes for
+                // the body's, and for the connection's last.
+                "transfer-encoding" if seen.chunked || value.as_bytes() != b"chunked" => {
+                    return Err(Refusal::Framing);
+                }
+                "transfer-encoding" => (seen.chunked, seen.body) = (true, true),
                 "via" | "forwarded" => return Err(Refusal::Forwarded),
                 "origin" => return Err(Refusal::Browser),
                 name if name.starts_with("x-forwarded-") => return Err(Refusal::Forwarded),
@@ -436,6 +460,41 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_others_could_see_differently_is_refused() {
+        let judged = |method: &str, more: &[(&str, &str)]| {
+            let mut request = Request::builder().method(method).uri("/v1/token");
+            for (name, value) in [(MARK, "true"), ("host", "localhost")].iter().chain(more) {
+                request = request.header(*name, *value);
+            }
+            check(&request.body(()).unwrap(), LOOPBACK, &Rules::default())
+        };
+        let chunked = ("transfer-encoding", "chunked");
+        let good: [(&str, &[(&str, &str)]); 5] = [
+            ("GET", &[]),
+            ("GET", &[("content-length", "0")]),
+            ("POST", &[("content-length", "5")]),
+            ("POST", &[chunked]),
+            ("PUT", &[chunked]),
+        ];
+        for (method, more) in good {
+            assert_eq!(judged(method, more), Ok(()), "{method} {more:?}");
+        }
+        let bad: [(&str, &[(&str, &str)]); 7] = [
+            ("GET", &[("content-length", "5")]),
+            ("HEAD", &[("content-length", "00")]),
+            ("GET", &[chunked]),
+            ("POST", &[chunked, chunked]),
+            ("POST", &[("transfer-encoding", "gzip, chunked")]),
+            ("POST", &[("transfer-encoding", "chunked, chunked")]),
+            ("POST", &[("transfer-encoding", "identity")]),
+        ];
+        for (method, more) in bad {
+            let judged = judged(method, more);
+            assert_eq!(judged, Err(Refusal::Framing), "{method} {more:?}");
+        }
+    }
+
+    #[test]
     fn each_refusal_has_its_own_counter() {
         for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal as usize, index);
@@ -449,7 +508,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert(HOST, value.clone());
                 headers.insert(HeaderName::from_static("x-bearerd-request"), HeaderValue::from_static("true"));
-                let _ = check_parts(&Uri::from_static("/"), &headers, UNIX, &Rules::default());
+                let _ = check_parts(&Uri::from_static("/"), &headers, true, UNIX, &Rules::default());
             }
         }
 

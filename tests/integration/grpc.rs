@@ -18,7 +18,7 @@ use calls::{Answer, Caller};
 
 #[allow(dead_code, reason = "the unit tests use the rest")]
 #[path = "../../src/listener/testing/calls.rs"]
-mod calls;
+pub mod calls;
 
 const GET: &str = "/bearerd.v1.TokenService/GetToken";
 const WATCH: &str = "/bearerd.v1.TokenService/WatchToken";

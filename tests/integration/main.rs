@@ -17,6 +17,7 @@ mod faults;
 mod fuzzed;
 mod grpc;
 mod harness;
+mod hostile;
 mod house;
 mod languages;
 mod ledger;
