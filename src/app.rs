@@ -13,7 +13,7 @@ use crate::admin::{self, Admin};
 use crate::api;
 use crate::api::grpc::{self, Grpc};
 use crate::api::http::{self, Api};
-use crate::caller::Refusals;
+use crate::caller::{self, Callers};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::issuer::KeyError;
@@ -141,7 +141,8 @@ impl App {
             commands,
         };
         let registry = metrics::registry();
-        let refusals = Refusals::register(&registry);
+        let named = config.callers;
+        let callers = Callers::new(&caller::Settings { named }, &registry);
         let stages = [Stage::new(), Stage::new(), Stage::new()];
         let driver = Driver::new(parts, &registry);
         let connections = listener::Metrics::register(&registry);
@@ -151,7 +152,7 @@ impl App {
             let settings = http::Settings {
                 hosts: config.http.hosts,
             };
-            Api::new(&settings, vend, clock, &metrics, &refusals)
+            Api::new(&settings, vend, clock, &metrics, &callers)
         };
         let grpc = {
             let (vend, clock) = (Arc::clone(&vend), Arc::clone(&clock));
@@ -160,7 +161,7 @@ impl App {
                 streams: config.grpc.streams.get(),
                 keepalive: config.grpc.keepalive,
             };
-            Grpc::new(&settings, vend, clock, &metrics, &refusals)
+            Grpc::new(&settings, vend, clock, &metrics, &callers)
         };
         let admin = {
             let (vend, draining) = (Arc::clone(&vend), stages[0].drain());
@@ -173,9 +174,9 @@ impl App {
             Admin::new(
                 &settings,
                 vend,
-                Arc::clone(&clock),
+                clock,
                 registry,
-                &refusals,
+                callers.refusals(),
                 draining,
             )
         };

@@ -8,6 +8,7 @@ use hyper::{Response, StatusCode};
 use tonic::{Code, Status as Answer};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::caller::Denial;
 use crate::caller::guard::Refusal;
 use crate::clock::Stamp;
 use crate::listener::{Body, Problem, seconds_until};
@@ -24,6 +25,8 @@ pub enum Failure {
     Draining,
     /// The rules of the door turned the caller away.
     Refused(Refusal),
+    /// The rules of the caller turned it away.
+    Denied(Denial),
     /// There is nothing under this path.
     NotFound,
     /// The path knows other methods.
@@ -117,6 +120,25 @@ struct Row(StatusCode, Code, &'static str, &'static str);
 /// The domain of every [`tonic_types::ErrorInfo`].
 const DOMAIN: &str = "bearerd";
 
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+/// What a caller that was turned away should know, and which setting says so.
+fn told(denial: &Denial) -> Cow<'static, str> {
+    match denial {
+        Denial::UnknownCaller => {
+            "no caller of the settings has this user, group or certificate: name it in uids, gids or sans of a [callers.NAME]".into()
+        }
+        Denial::NotPermitted { caller, right } => {
+            let right = right.word();
+            format!("this needs the right to {right}, which callers.{caller}.may does not list").into()
+        }
+    }
+}
+
 impl Failure {
     /// There is no token, as things stand.
     pub fn unavailable(why: Unavailable, status: &Status, now: Stamp) -> Self {
@@ -137,6 +159,10 @@ impl Failure {
                 Refusal::NoHost | Refusal::Target | Refusal::Framing => Row(StatusCode::BAD_REQUEST, Code::InvalidArgument, refusal.word(), "The request is malformed"),
                 Refusal::Unmarked | Refusal::Forwarded | Refusal::Browser | Refusal::ForeignHost =>
                     Row(StatusCode::FORBIDDEN, Code::PermissionDenied, refusal.word(), "The caller is not allowed here"),
+            },
+            Self::Denied(denial) => match denial {
+                Denial::UnknownCaller | Denial::NotPermitted { .. } =>
+                    Row(StatusCode::FORBIDDEN, Code::PermissionDenied, denial.word(), "The caller is not allowed here"),
             },
             Self::NotFound => Row(StatusCode::NOT_FOUND, Code::Unimplemented, "not_found", "There is nothing here"),
             Self::WrongMethod { .. } => Row(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "wrong_method", "The method is not allowed here"),
@@ -182,6 +208,7 @@ impl Failure {
                 }
             }
             .into(),
+            Self::Denied(denial) => told(denial),
             Self::NotFound => {
                 "the paths are /v1/token and /v1/token/rejected, exactly as written".into()
             }

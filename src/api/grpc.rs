@@ -29,8 +29,9 @@ use tower_service::Service as _;
 use crate::api::failure::Failure;
 use crate::api::report::Reports;
 use crate::api::{Metrics, Vends};
-use crate::caller::Refusals;
-use crate::caller::guard::{self, Refusal, Rules};
+use crate::caller::guard::{self, Rules};
+use crate::caller::rule::Right;
+use crate::caller::{Callers, Visitor};
 use crate::clock::Clock;
 use crate::listener::{Calls, Connection, Limits, Listener, serve_http2};
 use crate::vend::Vend;
@@ -80,8 +81,8 @@ pub struct Grpc {
 struct Room {
     vend: Arc<Vend>,
     clock: Arc<dyn Clock>,
+    callers: Arc<Callers>,
     rules: Rules,
-    refusals: Refusals,
     vends: Vends,
     reports: Reports,
     watchers: IntGauge,
@@ -94,13 +95,13 @@ impl Grpc {
         vend: Arc<Vend>,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
-        refusals: &Refusals,
+        callers: &Arc<Callers>,
     ) -> Self {
         let room = Room {
             vend,
             clock,
+            callers: Arc::clone(callers),
             rules: Rules::new(&settings.hosts),
-            refusals: refusals.clone(),
             vends: Vends::new(metrics, "grpc", &[]),
             reports: Reports::new(metrics),
             watchers: metrics.watchers.with_label_values(&["grpc"]),
@@ -123,9 +124,15 @@ impl Grpc {
     }
 }
 
-/// Everything that a listener answers. Clones are cheap and share everything.
+/// Everything that a listener answers, to whoever is at the other end of one connection. Clones are cheap and share everything.
 #[derive(Clone)]
-struct Services(Arc<Shared>);
+struct Services(Arc<Visit>);
+
+struct Visit {
+    shared: Arc<Shared>,
+    /// Nobody until there is a connection.
+    visitor: Arc<Visitor>,
+}
 
 struct Shared {
     room: Arc<Room>,
@@ -145,12 +152,16 @@ impl Services {
             room: Arc::clone(room),
             drain: drain.clone(),
         };
-        Self(Arc::new(Shared {
+        let shared = Shared {
             room: Arc::clone(room),
             tokens: TokenServiceServer::new(tokens).max_decoding_message_size(LONGEST),
             health: HealthServer::new(health).max_decoding_message_size(LONGEST),
             reflection: Reflection::default(),
             drain: drain.clone(),
+        };
+        Self(Arc::new(Visit {
+            shared: Arc::new(shared),
+            visitor: Arc::new(room.callers.nobody()),
         }))
     }
 }
@@ -159,14 +170,19 @@ impl Calls for Services {
     type Body = Reply;
     type Answer = Answering;
 
+    fn on(&self, connection: &Connection) -> Self {
+        let shared = Arc::clone(&self.0.shared);
+        let visitor = Arc::new(shared.room.callers.visitor(connection, "grpc"));
+        Self(Arc::new(Visit { shared, visitor }))
+    }
+
     fn call(&self, request: Request<Incoming>, connection: &Connection) -> Answering {
-        let shared = Arc::clone(&self.0);
-        match guard::check_call(&request, connection.peer, &shared.room.rules) {
-            Ok(()) => Answering::Begun(Some((shared, request))),
-            Err(refusal) => {
-                shared.room.refusals.count(refusal);
+        let visit = Arc::clone(&self.0);
+        match visit.admits(&request, connection) {
+            Ok(()) => Answering::Begun(Some((visit, request))),
+            Err(failure) => {
                 let request = Peeked::whole(request, None);
-                Answering::Tonic(shared.passed(request, Err(refusal)))
+                Answering::Tonic(visit.passed(request, Err(failure)))
             }
         }
     }
@@ -179,7 +195,7 @@ impl Calls for Services {
 )]
 enum Answering {
     /// Nothing of the body was looked at.
-    Begun(Option<(Arc<Shared>, Request<Incoming>)>),
+    Begun(Option<(Arc<Visit>, Request<Incoming>)>),
     /// The call takes the long way.
     Tonic(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
@@ -192,16 +208,13 @@ impl Future for Answering {
         loop {
             match this {
                 Self::Begun(begun) => {
-                    let (shared, mut request) = begun.take().expect("it is looked at once");
+                    let (visit, mut request) = begun.take().expect("it is looked at once");
                     match quick::look(&mut request, cx) {
-                        Look::Get => return Poll::Ready(Ok(shared.room.given())),
-                        Look::Watch => {
-                            let watch = Watch::new(Arc::clone(&shared.room), shared.drain.clone());
-                            return Poll::Ready(Ok(quick::watched(watch)));
-                        }
+                        Look::Get => return Poll::Ready(Ok(visit.given())),
+                        Look::Watch => return Poll::Ready(Ok(visit.watched())),
                         Look::Other(first) => {
                             let request = Peeked::whole(request, first);
-                            *this = Self::Tonic(shared.passed(request, Ok(())));
+                            *this = Self::Tonic(visit.passed(request, Ok(())));
                         }
                     }
                 }
@@ -213,16 +226,47 @@ impl Future for Answering {
     }
 }
 
-impl Shared {
+impl Visit {
+    /// What holds for every call: its caller has a name, and it keeps the rules of the door.
+    fn admits<B>(&self, request: &Request<B>, connection: &Connection) -> Result<(), Failure> {
+        let visitor = &self.visitor;
+        visitor.known()?;
+        guard::check_call(request, connection.peer, &self.shared.room.rules).map_err(|refusal| {
+            visitor.refused(refusal);
+            Failure::Refused(refusal)
+        })
+    }
+
+    /// The live token, or why there is none for this caller.
+    fn given(&self) -> Response<Reply> {
+        match self.visitor.may(Right::Vend) {
+            Ok(()) => self.shared.room.given(),
+            Err(denial) => quick::refused(&denial.into()),
+        }
+    }
+
+    /// The live token and all that follow, or why this caller may not have them.
+    fn watched(&self) -> Response<Reply> {
+        let shared = &self.shared;
+        match self.visitor.may(Right::Watch) {
+            Ok(()) => quick::watched(Watch::new(Arc::clone(&shared.room), shared.drain.clone())),
+            Err(denial) => quick::refused(&denial.into()),
+        }
+    }
+
     /// The long way: through the door that holds for every call, to the service that it names.
     fn passed(
         self: Arc<Self>,
-        request: Request<Peeked>,
-        judged: Result<(), Refusal>,
+        mut request: Request<Peeked>,
+        judged: Result<(), Failure>,
     ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
-        Box::pin(async move { door::pass(request, judged, |it| self.answer(it)).await })
+        // The services know their caller by this.
+        request.extensions_mut().insert(Arc::clone(&self.visitor));
+        Box::pin(async move { door::pass(request, judged, |it| self.shared.answer(it)).await })
     }
+}
 
+impl Shared {
     async fn answer(&self, request: Request<Peeked>) -> Response<Body> {
         let service = request.uri().path().rsplit_once('/').map_or("", |it| it.0);
         let answered = match service {

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::failure::Failure;
 use crate::api::report::Reports;
 use crate::api::{Metrics, Vends};
-use crate::caller::Refusals;
-use crate::caller::guard::{self, Refusal, Rules};
+use crate::caller::guard::{self, Rules};
+use crate::caller::{Callers, Visitor};
 use crate::clock::Clock;
 use crate::listener::{Answer, Connection, Listener, Service, serve_http};
 use crate::vend::Vend;
@@ -33,13 +33,17 @@ pub struct Settings {
 
 /// What callers reach over HTTP. Clones are cheap and share everything.
 #[derive(Clone)]
-pub struct Api(Arc<Room>);
+pub struct Api {
+    room: Arc<Room>,
+    /// Whoever is at the other end of the connection; nobody until there is one.
+    visitor: Arc<Visitor>,
+}
 
 struct Room {
     vend: Arc<Vend>,
     clock: Arc<dyn Clock>,
+    callers: Arc<Callers>,
     rules: Rules,
-    refusals: Refusals,
     vends: Vends,
     not_modified: IntCounter,
     reports: Reports,
@@ -53,18 +57,22 @@ impl Api {
         vend: Arc<Vend>,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
-        refusals: &Refusals,
+        callers: &Arc<Callers>,
     ) -> Self {
-        Self(Arc::new(Room {
+        let room = Room {
             vend,
             clock,
+            callers: Arc::clone(callers),
             rules: Rules::new(&settings.hosts),
-            refusals: refusals.clone(),
             vends: Vends::new(metrics, "http", &[Failure::NotAcceptable]),
             not_modified: metrics.vends.with_label_values(&["http", "not_modified"]),
             reports: Reports::new(metrics),
             watchers: metrics.watchers.with_label_values(&["http"]),
-        }))
+        };
+        Self {
+            room: Arc::new(room),
+            visitor: Arc::new(callers.nobody()),
+        }
     }
 
     /// Answers on this listener until the drain has begun and every request that had arrived is answered. Dropping it cuts the
@@ -75,37 +83,49 @@ impl Api {
 }
 
 impl Service for Api {
+    fn on(&self, connection: &Connection) -> Self {
+        Self {
+            room: Arc::clone(&self.room),
+            visitor: Arc::new(self.room.callers.visitor(connection, "http")),
+        }
+    }
+
     fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Answer
     where
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let room = &self.0;
-        if let Err(refusal) = guard::check(&request, connection.peer, &room.rules) {
-            room.refusals.count(refusal);
-            return refused(refusal);
+        let (room, visitor) = (&self.room, &self.visitor);
+        if let Err(failure) = room.admits(visitor, &request, connection) {
+            return failure.response().into();
         }
         let method = request.method();
         match request.uri().path() {
             "/v1/token" if *method == Method::GET || *method == Method::HEAD => {
-                room.token(request.headers(), connection)
+                room.token(request.headers(), visitor, connection)
             }
             "/v1/token" => wrong_method("GET, HEAD"),
-            "/v1/token/rejected" if *method == Method::POST => Room::rejected(room, request),
+            "/v1/token/rejected" if *method == Method::POST => room.rejected(visitor, request),
             "/v1/token/rejected" => wrong_method("POST"),
             _ => Failure::NotFound.response().into(),
         }
     }
 }
 
-/// Where the next request begins is in doubt if it is where this one ends.
-fn refused(refusal: Refusal) -> Answer {
-    let mut response = Failure::Refused(refusal).response();
-    if refusal == Refusal::Framing {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
+impl Room {
+    /// What holds for every request: its caller has a name, and it keeps the rules of the door.
+    fn admits<B>(
+        &self,
+        visitor: &Visitor,
+        request: &Request<B>,
+        connection: &Connection,
+    ) -> Result<(), Failure> {
+        visitor.known()?;
+        guard::check(request, connection.peer, &self.rules).map_err(|refusal| {
+            visitor.refused(refusal);
+            Failure::Refused(refusal)
+        })
     }
-    response.into()
 }
 
 fn wrong_method(allow: &'static str) -> Answer {

@@ -169,6 +169,49 @@ fn dns(text: &str) -> Result<San, SanError> {
     Ok(San::Dns(text.to_ascii_lowercase()))
 }
 
+impl San {
+    /// True if it leaves no level open.
+    pub fn is_exact(&self) -> bool {
+        match self {
+            Self::Dns(name) => !name.starts_with("*."),
+            Self::Uri(uri) => !uri.contains('*'),
+        }
+    }
+
+    /// True if a certificate's DNS name is the one that is meant, or one of those. A name that is itself open is nobody's.
+    pub fn admits_dns(&self, name: &str) -> bool {
+        let Self::Dns(rule) = self else { return false };
+        if name.contains('*') {
+            return false;
+        }
+        match (rule.strip_prefix("*."), name.split_once('.')) {
+            (None, _) => rule.eq_ignore_ascii_case(name),
+            (Some(rest), Some((first, others))) => {
+                !first.is_empty() && rest.eq_ignore_ascii_case(others)
+            }
+            (Some(_), None) => false,
+        }
+    }
+
+    /// True if a certificate's URI is the one that is meant, or one of those. What a level may stand for is a plain segment of a
+    /// path.
+    pub fn admits_uri(&self, uri: &str) -> bool {
+        let Self::Uri(rule) = self else { return false };
+        if self.is_exact() {
+            return rule == uri;
+        }
+        let plain = |segment: &str| {
+            !["", ".", ".."].contains(&segment) && !segment.contains(['*', '?', '#'])
+        };
+        let mut segments = uri.split('/');
+        let all = rule.split('/').all(|meant| {
+            let found = segments.next();
+            found.is_some_and(|found| found == meant || (meant == "*" && plain(found)))
+        });
+        all && segments.next().is_none()
+    }
+}
+
 impl fmt::Display for San {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,6 +9,7 @@
 #![allow(unreachable_pub, reason = "nothing outside can reach a test")]
 
 mod bench;
+mod callers;
 mod cli;
 mod client;
 mod commands;

@@ -1,9 +1,11 @@
 use super::*;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::caller::rule::Right;
 use crate::token::Generation;
 use crate::vend::status::{NextStatus, ParkedStatus, RegisterStatus, Trouble};
 
@@ -40,6 +42,15 @@ fn troubled() -> Status {
     }
 }
 
+fn denials() -> [Denial; Denial::WORDS.len()] {
+    let caller: Arc<str> = "orders".into();
+    let right = Right::Report;
+    [
+        Denial::UnknownCaller,
+        Denial::NotPermitted { caller, right },
+    ]
+}
+
 /// One of each.
 fn all() -> Vec<Failure> {
     let mut all = vec![
@@ -62,6 +73,7 @@ fn all() -> Vec<Failure> {
         Failure::Deadline,
     ];
     all.extend(Refusal::ALL.map(Failure::Refused));
+    all.extend(denials().map(Failure::Denied));
     all
 }
 
@@ -86,6 +98,10 @@ fn place(failure: &Failure) -> usize {
         Failure::BadMessage => 15,
         Failure::Deadline => 16,
         Failure::Refused(refusal) => 17 + *refusal as usize,
+        Failure::Denied(denial) => {
+            let place = denials().iter().position(|it| it.word() == denial.word());
+            17 + Refusal::ALL.len() + place.unwrap()
+        }
     }
 }
 

@@ -13,7 +13,6 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::api::failure::Failure;
-use crate::caller::guard::Refusal;
 
 /// How long a call's message may take to arrive, once it has been waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,18 +25,18 @@ const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-en
 /// Lets a call in that the rules do not turn away, and sees to it that it ends as the table says.
 pub(super) async fn pass<B, A>(
     request: Request<B>,
-    judged: Result<(), Refusal>,
+    judged: Result<(), Failure>,
     answer: impl FnOnce(Request<B>) -> A,
 ) -> Response<Body>
 where
     A: Future<Output = Response<Body>>,
 {
     if let Some(failure) = no_call(&request) {
-        let failure = judged.map_or_else(Failure::Refused, |()| failure);
+        let failure = judged.err().unwrap_or(failure);
         return failure.response().map(Body::new);
     }
-    if let Err(refusal) = judged {
-        return Failure::Refused(refusal).status().into_http();
+    if let Err(failure) = judged {
+        return failure.status().into_http();
     }
     match deadline(request.headers()) {
         Ok(None) => told(answer(request).await),

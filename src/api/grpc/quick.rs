@@ -18,6 +18,7 @@ use super::Room;
 use super::door;
 use super::message::framed;
 use super::watch::Watch;
+use crate::api::failure::Failure;
 
 /// The calls' paths.
 const GET: &str = "/bearerd.v1.TokenService/GetToken";
@@ -128,6 +129,11 @@ impl Room {
 /// The live token and all that follow.
 pub(super) fn watched(watch: Watch) -> Response<Reply> {
     answer(Reply::Watch(Box::pin(watch)))
+}
+
+/// Why there is nothing for this caller.
+pub(super) fn refused(failure: &Failure) -> Response<Reply> {
+    failure.status().into_http().map(Reply::Tonic)
 }
 
 fn answer(reply: Reply) -> Response<Reply> {

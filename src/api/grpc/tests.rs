@@ -12,6 +12,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt;
 
+use crate::caller;
 use crate::listener::Address;
 use crate::listener::testing::calls::{Answer, Call, Caller, framed};
 use crate::listener::testing::{HandClock, at, metric, until};
@@ -79,13 +80,13 @@ impl House {
             keepalive: Duration::from_secs(3600),
         };
         let metrics = Metrics::register(&registry);
-        let refusals = Refusals::register(&registry);
+        let callers = Callers::new(&caller::Settings::default(), &registry);
         let grpc = Grpc::new(
             &settings,
             Arc::clone(&vend),
             clock.clone(),
             &metrics,
-            &refusals,
+            &callers,
         );
         let listener = Listener::bind(&address.parse().unwrap()).await.unwrap();
         let address = listener.local_address().clone();

@@ -19,6 +19,8 @@ use super::watch::{Messages, Watch};
 use crate::api::Watcher;
 use crate::api::failure::Failure;
 use crate::api::report::{self, is_refusal, judge};
+use crate::caller::Visitor;
+use crate::caller::rule::Right;
 use crate::clock::Stamp;
 use crate::listener::seconds_until;
 use crate::token::Generation;
@@ -53,8 +55,13 @@ impl TokenService for Tokens {
     ) -> Result<Response<Vended>, Status> {
         let room = &self.room;
         let now = room.clock.now();
-        // What makes no sense is told at the first call, and not first in an outage.
+        // What makes no sense, or is not allowed, is told at the first call, and not first in an outage.
         let wait = request.get_ref().wait.map(length).transpose()?;
+        let right = match wait {
+            Some(wait) if !wait.is_zero() => Right::Watch,
+            _ => Right::Vend,
+        };
+        permitted(&request, right)?;
         let live = match (room.vend.current(now), wait) {
             (Ok(live), _) => live,
             (Err(why), None) => return Err(room.failed(why, now)),
@@ -66,8 +73,9 @@ impl TokenService for Tokens {
 
     async fn watch_token(
         &self,
-        _: Request<WatchTokenRequest>,
+        request: Request<WatchTokenRequest>,
     ) -> Result<Response<Messages>, Status> {
+        permitted(&request, Right::Watch)?;
         let watch = Watch::new(Arc::clone(&self.room), self.drain.clone());
         Ok(Response::new(Messages(watch)))
     }
@@ -76,6 +84,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<ReportRejectedRequest>,
     ) -> Result<Response<ReportRejectedResponse>, Status> {
+        permitted(&request, Right::Report)?;
         let report = request.into_inner();
         let (outcome, until) = self
             .room
@@ -152,6 +161,17 @@ impl Room {
         let judged = judge(&self.vend, Generation(report.generation)).await;
         judged.map_err(|Gone| Failure::Draining)
     }
+}
+
+/// Who is at the other end of a call's connection.
+fn visitor<T>(request: &Request<T>) -> &Visitor {
+    let visitor = request.extensions().get::<Arc<Visitor>>();
+    visitor.expect("every call is given its caller at the door")
+}
+
+fn permitted<T>(request: &Request<T>, right: Right) -> Result<(), Status> {
+    let judged = visitor(request).may(right);
+    judged.map_err(|denial| Failure::from(denial).status())
 }
 
 fn spoken(outcome: report::Outcome) -> ReportOutcome {

@@ -13,6 +13,8 @@ use serde::Deserialize;
 use super::Room;
 use crate::api::failure::Failure;
 use crate::api::report::{Outcome, is_refusal, judge};
+use crate::caller::Visitor;
+use crate::caller::rule::Right;
 use crate::clock::Stamp;
 use crate::listener::{Answer, Body, seconds_until};
 use crate::token::Generation;
@@ -96,11 +98,18 @@ fn generation_of(tag: &str) -> Option<Generation> {
 }
 
 impl Room {
-    pub(super) fn rejected<B>(self: &Arc<Self>, request: Request<B>) -> Answer
+    pub(super) fn rejected<B>(
+        self: &Arc<Self>,
+        visitor: &Arc<Visitor>,
+        request: Request<B>,
+    ) -> Answer
     where
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if let Err(denial) = visitor.may(Right::Report) {
+            return Failure::from(denial).response().into();
+        }
         if !is_json(request.headers()) {
             return Failure::NotJson.response().into();
         }

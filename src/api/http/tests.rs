@@ -10,6 +10,7 @@ use prometheus::Registry;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::caller;
 use crate::clock::Stamp;
 use crate::listener::testing::{Client, HandClock, LOOPBACK, Reply, at, metric, request, until};
 use crate::listener::{Address, Body};
@@ -53,14 +54,14 @@ impl House {
             hosts: vec!["gateway".into()],
         };
         let metrics = Metrics::register(&registry);
-        let refusals = Refusals::register(&registry);
+        let callers = Callers::new(&caller::Settings::default(), &registry);
         Self {
             api: Api::new(
                 &settings,
                 Arc::clone(&vend),
                 clock.clone(),
                 &metrics,
-                &refusals,
+                &callers,
             ),
             vend,
             clock,
@@ -105,7 +106,7 @@ impl House {
             names: None,
             drain: self.drain.clone(),
         };
-        let answer = self.api.answer(request, &connection);
+        let answer = self.api.on(&connection).answer(request, &connection);
         async move {
             match answer {
                 Answer::Now(response) => response,

@@ -13,6 +13,8 @@ use super::accept::{Form, form};
 use super::conditions::{Tags, Wait, names};
 use crate::api::Watcher;
 use crate::api::failure::Failure;
+use crate::caller::Visitor;
+use crate::caller::rule::Right;
 use crate::clock::Stamp;
 use crate::listener::{Answer, Body, Connection};
 use crate::vend::{Live, Unavailable};
@@ -70,7 +72,12 @@ impl Special {
 }
 
 impl Room {
-    pub(super) fn token(self: &Arc<Self>, headers: &HeaderMap, connection: &Connection) -> Answer {
+    pub(super) fn token(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        visitor: &Arc<Visitor>,
+        connection: &Connection,
+    ) -> Answer {
         let special = Special::of(headers);
         let form = if special.accept {
             form(headers)
@@ -83,6 +90,14 @@ impl Room {
         if special.prefer
             && let Some(wait) = Wait::of(headers)
         {
+            let right = if wait.length().is_zero() {
+                Right::Vend
+            } else {
+                Right::Watch
+            };
+            if let Err(denial) = visitor.may(right) {
+                return self.failed(&denial.into()).into();
+            }
             let (room, drain) = (Arc::clone(self), connection.drain.clone());
             let tags = Tags::of(headers);
             return Answer::later(async move {
@@ -96,6 +111,9 @@ impl Room {
                     .insert(PREFERENCE_APPLIED, wait.applied());
                 response
             });
+        }
+        if let Err(denial) = visitor.may(Right::Vend) {
+            return self.failed(&denial.into()).into();
         }
         let now = self.clock.now();
         let found = Found::new(self.vend.current(now), |tag| {

@@ -172,7 +172,7 @@ async fn told(story: &Story, sent: &[u8]) -> (Vec<Asked>, Vec<u8>) {
             request.version(),
         );
         let headers = request.headers().clone();
-        let response = match api.answer(request, &connection) {
+        let response = match api.on(&connection).answer(request, &connection) {
             Answer::Now(response) => response,
             Answer::Later(later) => later.await,
         };

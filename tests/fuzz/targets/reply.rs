@@ -254,7 +254,9 @@ fn may_ask(peer: Peer, asked: &Asked) -> bool {
     let mut hosts = headers.get_all("host").iter();
     let (host, second) = (hosts.next(), hosts.next());
     let known = host.is_some_and(|host| is_known(host.as_bytes(), peer));
-    asked.uri.authority().is_none()
+    // Another machine has no certificate here, and so no name.
+    !matches!(peer, Peer::Other(_))
+        && asked.uri.authority().is_none()
         && !passed_on
         && marked
         && second.is_none()

@@ -184,7 +184,7 @@ fn sent(manner: u8, body: &[u8]) -> (u16, Value, Option<Generation>) {
             drain: CancellationToken::new(),
         };
         let mut heard = None;
-        let response = match api.answer(request, &connection) {
+        let response = match api.on(&connection).answer(request, &connection) {
             Answer::Now(response) => response,
             Answer::Later(later) => tokio::select! {
                 response = later => response,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bearerd::api::Metrics;
 use bearerd::api::http::{Api, Settings};
-use bearerd::caller::Refusals;
+use bearerd::caller::{self, Callers};
 use bearerd::clock::{BootId, Clock, Stamp};
 use bearerd::token::{Generation, Secret, Token};
 use bearerd::vend::{Command, Live, ReportOutcome, Status, Vend};
@@ -66,10 +66,11 @@ pub(super) struct Room {
 impl Room {
     /// To be opened inside the runtime.
     pub(super) fn open() -> Self {
-        static COUNTED: OnceLock<(Metrics, Refusals)> = OnceLock::new();
-        let (metrics, refusals) = COUNTED.get_or_init(|| {
+        static COUNTED: OnceLock<(Metrics, Arc<Callers>)> = OnceLock::new();
+        let (metrics, callers) = COUNTED.get_or_init(|| {
             let registry = Registry::new();
-            (Metrics::register(&registry), Refusals::register(&registry))
+            let callers = Callers::new(&caller::Settings::default(), &registry);
+            (Metrics::register(&registry), callers)
         });
         let (vend, commands) = Vend::new(Status::default());
         let clock = Arc::new(LeapingClock(Instant::now()));
@@ -81,7 +82,7 @@ impl Room {
             Arc::clone(&vend),
             clock.clone(),
             metrics,
-            refusals,
+            callers,
         );
         Self {
             vend,
