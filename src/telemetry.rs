@@ -3,6 +3,7 @@
 //! The filter can be changed while the process runs. A bare level is bearerd's own; what bearerd is built on stays at `warn`
 //! unless it is asked for by name.
 
+mod file;
 mod queue;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, reload};
 
+pub use file::LineFile;
 pub use queue::LastLines;
 use queue::Queue;
 
@@ -78,6 +80,7 @@ impl Filter {
         Targets::new()
             .with_default(self.own.min(LevelFilter::WARN))
             .with_target("bearerd", self.own)
+            .with_target("audit", self.own)
             .with_targets(self.targets.iter().cloned())
     }
 
@@ -182,7 +185,9 @@ pub enum InitError {
 /// # Errors
 /// If a log was started before, or no thread can be.
 pub fn init(settings: &Settings, colour: bool) -> Result<(FilterHandle, LastLines), InitError> {
-    let (queue, last) = Queue::start(stderr(), settings.format)?;
+    let format = settings.format;
+    let missed = move |lost| queue::missed(lost, format);
+    let (queue, last) = Queue::start("log", stderr(), missed)?;
     let (subscriber, handle) = subscriber(settings, colour, queue);
     subscriber.try_init()?;
     if settings.format == Format::Json {

@@ -38,9 +38,11 @@ pub struct LastLines(Queue);
 
 impl Queue {
     /// Starts the thread that writes. Keep what comes with the queue until the process ends.
+    /// `missed` makes the line in the place of those that were dropped, without its end.
     pub(super) fn start(
+        name: &str,
         out: impl Write + Send + 'static,
-        format: Format,
+        missed: impl Fn(u64) -> String + Send + 'static,
     ) -> io::Result<(Self, LastLines)> {
         let (messages, receiver) = sync_channel(LINES);
         let queue = Self {
@@ -48,37 +50,47 @@ impl Queue {
             dropped: Arc::default(),
         };
         let dropped = Arc::clone(&queue.dropped);
-        let writing = move || write_all(&receiver, out, format, &dropped);
-        thread::Builder::new().name("log".into()).spawn(writing)?;
+        let writing = move || write_all(&receiver, out, missed, &dropped);
+        thread::Builder::new().name(name.into()).spawn(writing)?;
         Ok((queue.clone(), LastLines(queue)))
+    }
+
+    /// Sends a line, or drops it where there is no room.
+    pub(super) fn send(&self, line: Vec<u8>) {
+        if let Err(TrySendError::Full(_)) = self.messages.try_send(Message::Line(line)) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 fn write_all(
     messages: &Receiver<Message>,
     mut out: impl Write,
-    format: Format,
+    missed: impl Fn(u64) -> String,
     dropped: &AtomicU64,
 ) {
+    let mut lost = 0;
     for message in messages {
-        // A log that cannot be written has nobody left to be told.
-        let _written = match message {
-            Message::Line(line) => out.write_all(&line),
+        // What cannot be written is told once something can.
+        match message {
+            Message::Line(line) => lost += u64::from(out.write_all(&line).is_err()),
             Message::Flush(done) => {
-                let flushed = out.flush();
+                let _nobody_is_left_to_be_told = out.flush();
                 let _nobody_waits = done.try_send(());
-                flushed
             }
-        };
-        let lost = dropped.swap(0, Ordering::Relaxed);
+        }
+        lost += dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let _written = writeln!(out, "{}", missed(lost, format));
+            let line = format!("{}\n", missed(lost));
+            if out.write_all(line.as_bytes()).is_ok() {
+                lost = 0;
+            }
         }
     }
 }
 
 /// The line in the place of those that were dropped. It looks like the others: a machine reads every line.
-fn missed(lost: u64, format: Format) -> String {
+pub(super) fn missed(lost: u64, format: Format) -> String {
     const MESSAGE: &str = "lines of the log were dropped: nobody read them in time";
     match format {
         Format::Text => format!("{lost} {MESSAGE}"),
@@ -120,10 +132,7 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        let line = Message::Line(std::mem::take(&mut self.text));
-        if let Err(TrySendError::Full(_)) = self.queue.messages.try_send(line) {
-            self.queue.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        self.queue.send(std::mem::take(&mut self.text));
     }
 }
 
@@ -171,10 +180,14 @@ mod tests {
         }
     }
 
+    fn start(out: impl Write + Send + 'static, format: Format) -> io::Result<(Queue, LastLines)> {
+        Queue::start("log", out, move |lost| missed(lost, format))
+    }
+
     #[test]
     fn every_line_is_written_before_the_end() {
         let page = Page::default();
-        let (queue, last) = Queue::start(page.clone(), Format::Text).unwrap();
+        let (queue, last) = start(page.clone(), Format::Text).unwrap();
         for number in 0..100 {
             writeln!(queue.make_writer(), "line {number}").unwrap();
         }
@@ -189,7 +202,7 @@ mod tests {
         let page = Page::default();
         let (release, released) = channel();
         let stuck = Stuck(released, page.clone());
-        let (queue, last) = Queue::start(stuck, format).unwrap();
+        let (queue, last) = start(stuck, format).unwrap();
         // This would never end if a line waited for its reader.
         for number in 0..5_000 {
             writeln!(queue.make_writer(), "line {number}").unwrap();
@@ -217,6 +230,42 @@ mod tests {
             told.ends_with(" lines of the log were dropped: nobody read them in time"),
             "{told}"
         );
+    }
+
+    /// A disk that is full for so many writes.
+    struct Full(u32, Page);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return self.1.write(bytes);
+            }
+            self.0 -= 1;
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_did_not_take_is_told_once_there_is_room() {
+        let page = Page::default();
+        // The first two lines are not taken, nor is what would tell of the first.
+        let full = Full(3, page.clone());
+        let (queue, last) = start(full, Format::Text).unwrap();
+        for number in 0..4 {
+            queue.send(format!("line {number}\n").into_bytes());
+        }
+        drop((queue, last));
+        let whole = std::iter::repeat_with(|| {
+            thread::yield_now();
+            String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+        });
+        let text = whole.take(10_000_000).find(|text| text.contains("line 3"));
+        let expected = [&missed(2, Format::Text), "line 2", "line 3"];
+        assert_eq!(text.unwrap().lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]
