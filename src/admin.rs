@@ -23,7 +23,7 @@ use hyper::{Method, Request, Response};
 use prometheus::{IntGauge, Registry};
 use tokio_util::sync::CancellationToken;
 
-use crate::caller::Refusals;
+use crate::caller::Callers;
 use crate::caller::guard::{self, Rules};
 use crate::clock::{Clock, Stamp};
 use crate::listener::{Answer, Body, Connection, Listener, Peer, Service, serve_http};
@@ -72,8 +72,7 @@ struct Room {
     clock: Arc<dyn Clock>,
     registry: Registry,
     rules: Rules,
-    operators: Operators,
-    refusals: Refusals,
+    callers: Arc<Callers>,
     draining: CancellationToken,
     startup_grace: Duration,
     since: Stamp,
@@ -89,7 +88,7 @@ impl Admin {
         vend: Arc<Vend>,
         clock: Arc<dyn Clock>,
         registry: Registry,
-        refusals: &Refusals,
+        callers: Arc<Callers>,
         draining: CancellationToken,
     ) -> Self {
         let since = clock.now();
@@ -105,8 +104,7 @@ impl Admin {
             clock,
             registry,
             rules: Rules::new(&settings.hosts),
-            operators: Operators::new(settings),
-            refusals: refusals.clone(),
+            callers,
             draining,
             startup_grace: settings.startup_grace,
             since,
@@ -190,10 +188,13 @@ impl Admin {
             return wrong_method("POST");
         }
         if let Err(failure) = self.room.may_change(request, peer) {
+            self.room
+                .callers
+                .operator_refused(peer, "refresh", failure.word());
             return failure.response().into();
         }
         let room = Arc::clone(&self.room);
-        Answer::later(async move { room.refresh().await })
+        Answer::later(async move { room.refresh(peer).await })
     }
 
     fn log<B>(&self, log: &Arc<Log>, request: Request<B>, peer: Peer) -> Answer
@@ -207,13 +208,19 @@ impl Admin {
             _ => return wrong_method("GET, HEAD, PUT"),
         }
         if let Err(failure) = self.room.may_change(&request, peer) {
+            self.room
+                .callers
+                .operator_refused(peer, "log", failure.word());
             return failure.response().into();
         }
         let (log, room) = (Arc::clone(log), Arc::clone(&self.room));
         Answer::later(async move {
             let clock = room.clock.as_ref();
             let (head, body) = request.into_parts();
-            match log.put(head.uri.query(), body, clock).await {
+            let put = log.put(head.uri.query(), body, clock).await;
+            let outcome = put.as_ref().map_or_else(Failure::word, |()| "changed");
+            room.callers.operated(peer, "log", outcome);
+            match put {
                 Ok(()) => log.shown(clock.now()),
                 Err(failure) => failure.response(),
             }
@@ -232,7 +239,7 @@ impl Room {
             return Err(Failure::NotLocal);
         }
         guard::check(request, peer, &self.rules).map_err(|refusal| {
-            self.refusals.count(refusal);
+            self.callers.refusals().count(refusal);
             Failure::Refused(refusal)
         })
     }

@@ -2,8 +2,7 @@
 //!
 //! [`App::bind`] makes everything and takes the addresses; [`App::run`] lives until it is told to stop.
 
-mod pulse;
-
+use std::io;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -83,6 +82,9 @@ pub enum BindError {
         "the HTTP client for the upstream cannot be made (are there certificate roots on this machine? the package is ca-certificates)"
     )]
     Client(#[from] reqwest::Error),
+    /// The audit's own file cannot be opened.
+    #[error("audit.file: it cannot be opened for appending; name a file that can, or leave it out")]
+    Audit(#[source] io::Error),
     /// An address cannot be taken.
     #[error(transparent)]
     Listener(#[from] listener::BindError),
@@ -108,8 +110,8 @@ impl BindError {
             Self::Folder(_)
                 | Self::OtherAccount { .. }
                 | Self::Keys(_)
+                | Self::Audit(_)
                 | Self::Reachable { .. }
-                | Self::Listener(listener::BindError::NotAMember { .. })
         ) || matches!(self, Self::Register(RegisterError::NewerFormat { .. }))
     }
 }
@@ -141,8 +143,14 @@ impl App {
             commands,
         };
         let registry = metrics::registry();
-        let named = config.callers;
-        let callers = Callers::new(&caller::Settings { named }, &registry);
+        let callers = {
+            let settings = caller::Settings {
+                named: config.callers,
+                peers: config.peers,
+                audit: config.audit,
+            };
+            Callers::new(&settings, Arc::clone(&clock), &registry).map_err(BindError::Audit)?
+        };
         let stages = [Stage::new(), Stage::new(), Stage::new()];
         let driver = Driver::new(parts, &registry);
         let connections = listener::Metrics::register(&registry);
@@ -171,14 +179,7 @@ impl App {
                 gids: config.admin.gids,
                 startup_grace: config.admin.startup_grace,
             };
-            Admin::new(
-                &settings,
-                vend,
-                clock,
-                registry,
-                callers.refusals(),
-                draining,
-            )
+            Admin::new(&settings, vend, clock, registry, callers, draining)
         };
         Ok(Self {
             driver,

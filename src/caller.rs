@@ -3,9 +3,12 @@
 //! A connection is asked once who is at its other end, by what nobody can make up: the system's word about a process, or a certificate
 //! that was checked. Everything after that is about a caller with a name, whichever way it comes and however often.
 
+pub mod audit;
 mod directory;
 pub mod guard;
+mod limit;
 pub mod rule;
+mod stream;
 mod visitor;
 
 use std::sync::Arc;
@@ -13,6 +16,7 @@ use std::sync::Arc;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 pub use directory::{Callers, Settings};
+pub use stream::{Stream, Watching};
 pub use visitor::Visitor;
 
 use crate::metrics::register;
@@ -31,11 +35,30 @@ pub enum Denial {
         /// What it lacks.
         right: Right,
     },
+    /// It asks more often than it may.
+    RateLimited {
+        /// Who it is, if it is the caller's limit and not that of the machine it asks from.
+        caller: Option<Arc<str>>,
+        /// After so many seconds it may ask again.
+        retry_after: u64,
+    },
+    /// It has as many watches and waits open as it may.
+    TooManyStreams {
+        /// Who it is.
+        caller: Arc<str>,
+        /// How many that is.
+        most: u32,
+    },
 }
 
 impl Denial {
     /// The words for them all.
-    pub const WORDS: [&str; 2] = ["unknown_caller", "not_permitted"];
+    pub const WORDS: [&str; 4] = [
+        "unknown_caller",
+        "not_permitted",
+        "rate_limited",
+        "too_many_streams",
+    ];
 
     /// The word that metrics, problems and the audit use.
     pub fn word(&self) -> &'static str {
@@ -46,6 +69,8 @@ impl Denial {
         match self {
             Self::UnknownCaller => 0,
             Self::NotPermitted { .. } => 1,
+            Self::RateLimited { .. } => 2,
+            Self::TooManyStreams { .. } => 3,
         }
     }
 }

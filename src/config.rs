@@ -20,7 +20,8 @@ pub use effective::{Effective, Shown};
 pub use keys::{Fallback, KEYS, Key, Kind, LENGTHS, PREFIX};
 pub use problems::{Problem, Problems};
 
-use crate::caller::rule::Named;
+use crate::caller::audit;
+use crate::caller::rule::{Named, Rate};
 use crate::issuer::{self, KeyFiles};
 use crate::listener::{Address, Patience};
 use crate::record::{Absent, Rules};
@@ -60,6 +61,10 @@ pub struct Config {
     pub bounds: Bounds,
     /// Who has a name, and what each may do.
     pub callers: Vec<Named>,
+    /// How fast each other machine may ask, if there is a bound.
+    pub peers: Option<Rate>,
+    /// Where it is told what callers and operators did.
+    pub audit: audit::Settings,
     /// The log.
     pub log: telemetry::Settings,
     /// How long open requests may take to end once the process is told to.

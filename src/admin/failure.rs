@@ -55,6 +55,11 @@ impl Failure {
         }
     }
 
+    /// The stable word for it.
+    pub(super) fn word(&self) -> &'static str {
+        self.row().1
+    }
+
     pub(super) fn problem(&self) -> Problem {
         let (status, word, title) = self.row();
         let detail = match self {

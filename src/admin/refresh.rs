@@ -4,12 +4,19 @@ use hyper::{Response, StatusCode};
 
 use super::failure::Failure;
 use super::{Room, document};
-use crate::listener::{Body, seconds_until};
+use crate::listener::{Body, Peer, seconds_until};
 use crate::vend::RefreshOutcome;
 
 impl Room {
-    pub(super) async fn refresh(&self) -> Response<Body> {
-        match self.vend.refresh().await {
+    pub(super) async fn refresh(&self, peer: Peer) -> Response<Body> {
+        let asked = self.vend.refresh().await;
+        let outcome = match &asked {
+            Ok(RefreshOutcome::Refreshing) => "refreshing",
+            Ok(RefreshOutcome::Refused { .. }) => "not_now",
+            Err(_) => Failure::Draining.word(),
+        };
+        self.callers.operated(peer, "refresh", outcome);
+        match asked {
             Ok(RefreshOutcome::Refreshing) => {
                 let mut response =
                     document("application/json", &b"{\"outcome\":\"refreshing\"}\n"[..]);

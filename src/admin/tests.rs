@@ -4,6 +4,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::caller;
 use crate::listener::testing::{Client, HandClock, Reply, at, metric, request};
 use crate::listener::{Address, Peer};
 use crate::telemetry::{self, subscriber};
@@ -41,12 +42,14 @@ impl House {
         let (vend, commands) = Vend::new(Status::default());
         let clock = Arc::new(HandClock::new());
         let draining = CancellationToken::new();
+        let settings = caller::Settings::default();
+        let callers = Callers::new(&settings, clock.clone(), &registry).unwrap();
         let admin = Admin::new(
             &Settings::default(),
             Arc::clone(&vend),
             clock.clone(),
             registry.clone(),
-            &Refusals::register(&registry),
+            callers,
             draining.clone(),
         );
         let admin = furnish(admin);

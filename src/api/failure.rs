@@ -136,6 +136,15 @@ fn told(denial: &Denial) -> Cow<'static, str> {
             let right = right.word();
             format!("this needs the right to {right}, which callers.{caller}.may does not list").into()
         }
+        Denial::RateLimited { caller: Some(caller), .. } => {
+            format!("ask less often, or raise callers.{caller}.rate and burst").into()
+        }
+        Denial::RateLimited { caller: None, .. } => {
+            "ask less often from this address, or raise limits.peer_rate and peer_burst".into()
+        }
+        Denial::TooManyStreams { caller, most } => {
+            format!("{most} watches and waits are open: end one, or raise callers.{caller}.streams").into()
+        }
     }
 }
 
@@ -163,6 +172,8 @@ impl Failure {
             Self::Denied(denial) => match denial {
                 Denial::UnknownCaller | Denial::NotPermitted { .. } =>
                     Row(StatusCode::FORBIDDEN, Code::PermissionDenied, denial.word(), "The caller is not allowed here"),
+                Denial::RateLimited { .. } => Row(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, denial.word(), "The caller asks too often"),
+                Denial::TooManyStreams { .. } => Row(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, denial.word(), "The caller waits too often at once"),
             },
             Self::NotFound => Row(StatusCode::NOT_FOUND, Code::Unimplemented, "not_found", "There is nothing here"),
             Self::WrongMethod { .. } => Row(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "wrong_method", "The method is not allowed here"),
@@ -240,6 +251,7 @@ impl Failure {
         match self {
             Self::NoTokenYet(outlook) | Self::Expired(outlook) => outlook.retry_after,
             Self::Draining => Some(1),
+            Self::Denied(Denial::RateLimited { retry_after, .. }) => Some(*retry_after),
             _ => None,
         }
     }

@@ -227,20 +227,23 @@ impl Future for Answering {
 }
 
 impl Visit {
-    /// What holds for every call: its caller has a name, and it keeps the rules of the door.
+    /// What holds for every call: its caller has a name, it keeps the rules of the door, and it does not come too often.
     fn admits<B>(&self, request: &Request<B>, connection: &Connection) -> Result<(), Failure> {
         let visitor = &self.visitor;
         visitor.known()?;
-        guard::check_call(request, connection.peer, &self.shared.room.rules).map_err(|refusal| {
-            visitor.refused(refusal);
-            Failure::Refused(refusal)
-        })
+        guard::check_call(request, connection.peer, &self.shared.room.rules).map_err(
+            |refusal| {
+                visitor.refused(refusal);
+                Failure::Refused(refusal)
+            },
+        )?;
+        Ok(visitor.paced()?)
     }
 
     /// The live token, or why there is none for this caller.
     fn given(&self) -> Response<Reply> {
         match self.visitor.may(Right::Vend) {
-            Ok(()) => self.shared.room.given(),
+            Ok(()) => self.shared.room.given(&self.visitor),
             Err(denial) => quick::refused(&denial.into()),
         }
     }
@@ -248,8 +251,11 @@ impl Visit {
     /// The live token and all that follow, or why this caller may not have them.
     fn watched(&self) -> Response<Reply> {
         let shared = &self.shared;
-        match self.visitor.may(Right::Watch) {
-            Ok(()) => quick::watched(Watch::new(Arc::clone(&shared.room), shared.drain.clone())),
+        match self.visitor.watches() {
+            Ok(watching) => {
+                let (room, drain) = (Arc::clone(&shared.room), shared.drain.clone());
+                quick::watched(Watch::new(room, watching, drain))
+            }
             Err(denial) => quick::refused(&denial.into()),
         }
     }

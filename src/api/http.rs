@@ -113,7 +113,7 @@ impl Service for Api {
 }
 
 impl Room {
-    /// What holds for every request: its caller has a name, and it keeps the rules of the door.
+    /// What holds for every request: its caller has a name, it keeps the rules of the door, and it does not come too often.
     fn admits<B>(
         &self,
         visitor: &Visitor,
@@ -124,7 +124,8 @@ impl Room {
         guard::check(request, connection.peer, &self.rules).map_err(|refusal| {
             visitor.refused(refusal);
             Failure::Refused(refusal)
-        })
+        })?;
+        Ok(visitor.paced()?)
     }
 }
 

@@ -7,6 +7,9 @@ use std::str::FromStr;
 /// The caller that nobody named: every process of this machine that no rule knows.
 pub const LOCAL: &str = "local";
 
+/// What the audit calls those who reach the admin listeners.
+pub const OPERATOR: &str = "operator";
+
 /// One caller of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {

@@ -41,13 +41,10 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
     reach::apart(written, listeners);
     let bounds = bounds::bounds(written);
     let callers = callers::callers(written);
-    sockets::warnings(
-        &http,
-        grpc.as_ref(),
-        admin.as_ref(),
-        &callers,
-        &mut warnings,
-    );
+    let [for_http, for_grpc, _] = listeners;
+    callers::told_apart(&callers, [for_http, for_grpc], &mut warnings);
+    let peers = callers::peers(written);
+    let audit = callers::audit(written);
     let log = log(written);
     let sandbox = sandbox(written);
     let limits = limits?;
@@ -71,6 +68,8 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         admin: admin?,
         bounds: bounds?,
         callers,
+        peers,
+        audit,
         log,
         shutdown_deadline: written.length("shutdown.deadline")?,
         sandbox: sandbox?,

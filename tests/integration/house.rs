@@ -47,7 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("api", &["caller", "listener", "vend"]),
     ("admin", &["caller", "listener", "telemetry", "vend"]),
-    ("caller", &["listener"]),
+    ("caller", &["listener", "telemetry"]),
     ("keeper", &["budget", "issuer", "record", "vend"]),
     ("record", &["budget"]),
     ("vend", &[]),

@@ -47,7 +47,15 @@ fn denials() -> [Denial; Denial::WORDS.len()] {
     let right = Right::Report;
     [
         Denial::UnknownCaller,
-        Denial::NotPermitted { caller, right },
+        Denial::NotPermitted {
+            caller: caller.clone(),
+            right,
+        },
+        Denial::RateLimited {
+            caller: Some(caller.clone()),
+            retry_after: 3,
+        },
+        Denial::TooManyStreams { caller, most: 100 },
     ]
 }
 

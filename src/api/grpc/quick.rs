@@ -19,6 +19,7 @@ use super::door;
 use super::message::framed;
 use super::watch::Watch;
 use crate::api::failure::Failure;
+use crate::caller::Visitor;
 
 /// The calls' paths.
 const GET: &str = "/bearerd.v1.TokenService/GetToken";
@@ -114,11 +115,12 @@ impl http_body::Body for Peeked {
 
 impl Room {
     /// The live token, or why there is none.
-    pub(super) fn given(&self) -> Response<Reply> {
+    pub(super) fn given(&self, visitor: &Visitor) -> Response<Reply> {
         let now = self.clock.now();
         match self.vend.current(now) {
             Ok(live) => {
                 self.vends.ok();
+                visitor.vended(&live.token);
                 answer(Reply::Token(Some(framed(&live))))
             }
             Err(why) => self.failed(why, now).into_http().map(Reply::Tonic),

@@ -80,7 +80,7 @@ impl House {
             keepalive: Duration::from_secs(3600),
         };
         let metrics = Metrics::register(&registry);
-        let callers = Callers::new(&caller::Settings::default(), &registry);
+        let callers = Callers::new(&caller::Settings::default(), clock.clone(), &registry).unwrap();
         let grpc = Grpc::new(
             &settings,
             Arc::clone(&vend),

@@ -19,8 +19,8 @@ use super::watch::{Messages, Watch};
 use crate::api::Watcher;
 use crate::api::failure::Failure;
 use crate::api::report::{self, is_refusal, judge};
-use crate::caller::Visitor;
 use crate::caller::rule::Right;
+use crate::caller::{Denial, Visitor};
 use crate::clock::Stamp;
 use crate::listener::seconds_until;
 use crate::token::Generation;
@@ -61,13 +61,17 @@ impl TokenService for Tokens {
             Some(wait) if !wait.is_zero() => Right::Watch,
             _ => Right::Vend,
         };
-        permitted(&request, right)?;
+        visitor(&request).may(right).map_err(refused)?;
         let live = match (room.vend.current(now), wait) {
             (Ok(live), _) => live,
             (Err(why), None) => return Err(room.failed(why, now)),
-            (Err(_), Some(wait)) => self.awaited(wait).await?,
+            (Err(_), Some(wait)) => {
+                let _stream = visitor(&request).waits().map_err(refused)?;
+                self.awaited(wait).await?
+            }
         };
         room.vends.ok();
+        visitor(&request).vended(&live.token);
         Ok(Response::new(Vended::from(&*live)))
     }
 
@@ -75,8 +79,8 @@ impl TokenService for Tokens {
         &self,
         request: Request<WatchTokenRequest>,
     ) -> Result<Response<Messages>, Status> {
-        permitted(&request, Right::Watch)?;
-        let watch = Watch::new(Arc::clone(&self.room), self.drain.clone());
+        let watching = visitor(&request).watches().map_err(refused)?;
+        let watch = Watch::new(Arc::clone(&self.room), watching, self.drain.clone());
         Ok(Response::new(Messages(watch)))
     }
 
@@ -84,7 +88,8 @@ impl TokenService for Tokens {
         &self,
         request: Request<ReportRejectedRequest>,
     ) -> Result<Response<ReportRejectedResponse>, Status> {
-        permitted(&request, Right::Report)?;
+        let visitor = Arc::clone(visitor(&request));
+        visitor.may(Right::Report).map_err(refused)?;
         let report = request.into_inner();
         let (outcome, until) = self
             .room
@@ -92,6 +97,7 @@ impl TokenService for Tokens {
             .await
             .map_err(|failure| failure.status())?;
         self.room.reports.count(outcome);
+        visitor.reported(Generation(report.generation), outcome.word());
         let retry_after = until.map(|until| {
             let seconds = seconds_until(until, self.room.clock.now());
             prost_types::Duration {
@@ -164,14 +170,13 @@ impl Room {
 }
 
 /// Who is at the other end of a call's connection.
-fn visitor<T>(request: &Request<T>) -> &Visitor {
+fn visitor<T>(request: &Request<T>) -> &Arc<Visitor> {
     let visitor = request.extensions().get::<Arc<Visitor>>();
     visitor.expect("every call is given its caller at the door")
 }
 
-fn permitted<T>(request: &Request<T>, right: Right) -> Result<(), Status> {
-    let judged = visitor(request).may(right);
-    judged.map_err(|denial| Failure::from(denial).status())
+fn refused(denial: Denial) -> Status {
+    Failure::from(denial).status()
 }
 
 fn spoken(outcome: report::Outcome) -> ReportOutcome {

@@ -12,6 +12,8 @@ use tonic::Status;
 use super::Room;
 use super::message::Vended;
 use crate::api::Watcher;
+use crate::api::failure::Failure;
+use crate::caller::Watching;
 use crate::token::Generation;
 use crate::vend::Live;
 
@@ -24,16 +26,18 @@ pub(super) struct Watch {
     last: Option<(Generation, bool)>,
     ended: bool,
     _watcher: Watcher,
+    watching: Watching,
 }
 
 impl Watch {
-    pub(super) fn new(room: Arc<Room>, drain: CancellationToken) -> Self {
+    pub(super) fn new(room: Arc<Room>, watching: Watching, drain: CancellationToken) -> Self {
         Self {
             changes: WatchStream::new(room.vend.watch()),
             drain: Box::pin(drain.cancelled_owned()),
             last: None,
             ended: false,
             _watcher: Watcher::new(&room.watchers),
+            watching,
             room,
         }
     }
@@ -47,6 +51,7 @@ impl Watch {
         }
         self.last = found;
         self.room.vends.ok();
+        self.watching.sent(&live.token);
         Some(live)
     }
 }
@@ -86,6 +91,7 @@ impl Stream for Watch {
             }
         }
         self.ended = true;
+        self.watching.ended(Failure::Draining.word());
         Poll::Ready(Some(Err(self.room.draining())))
     }
 }

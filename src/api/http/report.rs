@@ -117,16 +117,20 @@ impl Room {
         if body.size_hint().lower() > LONGEST as u64 {
             return Failure::TooLong.response().into();
         }
-        let room = Arc::clone(self);
+        let (room, visitor) = (Arc::clone(self), Arc::clone(visitor));
         Answer::later(async move {
-            match room.heard(body).await {
+            match room.heard(body, &visitor).await {
                 Ok((outcome, until)) => room.accepted(outcome, until),
                 Err(failure) => failure.response(),
             }
         })
     }
 
-    async fn heard<B>(&self, body: B) -> Result<(Outcome, Option<Stamp>), Failure>
+    async fn heard<B>(
+        &self,
+        body: B,
+        visitor: &Visitor,
+    ) -> Result<(Outcome, Option<Stamp>), Failure>
     where
         B: hyper::body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -143,7 +147,11 @@ impl Room {
                 }
             })?;
         let report = Report::parse(&body.to_bytes()).map_err(Failure::BadReport)?;
-        self.judged(report).await.map_err(|Gone| Failure::Draining)
+        let generation = report.generation;
+        let judged = self.judged(report).await;
+        let (outcome, until) = judged.map_err(|Gone| Failure::Draining)?;
+        visitor.reported(generation, outcome.word());
+        Ok((outcome, until))
     }
 
     async fn judged(&self, report: Report) -> Result<(Outcome, Option<Stamp>), Gone> {

@@ -54,7 +54,7 @@ impl House {
             hosts: vec!["gateway".into()],
         };
         let metrics = Metrics::register(&registry);
-        let callers = Callers::new(&caller::Settings::default(), &registry);
+        let callers = Callers::new(&caller::Settings::default(), clock.clone(), &registry).unwrap();
         Self {
             api: Api::new(
                 &settings,

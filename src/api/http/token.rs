@@ -90,21 +90,21 @@ impl Room {
         if special.prefer
             && let Some(wait) = Wait::of(headers)
         {
-            let right = if wait.length().is_zero() {
-                Right::Vend
-            } else {
-                Right::Watch
+            let right = match wait.length().is_zero() {
+                true => Right::Vend,
+                false => Right::Watch,
             };
             if let Err(denial) = visitor.may(right) {
                 return self.failed(&denial.into()).into();
             }
-            let (room, drain) = (Arc::clone(self), connection.drain.clone());
+            let (room, visitor) = (Arc::clone(self), Arc::clone(visitor));
+            let drain = connection.drain.clone();
             let tags = Tags::of(headers);
             return Answer::later(async move {
                 let mut response = tokio::select! {
                     biased;
-                    response = room.awaited(form, &tags, wait) => response,
-                    () = drain.cancelled() => room.cut_short(form, &tags),
+                    response = room.awaited(form, &tags, wait, &visitor) => response,
+                    () = drain.cancelled() => room.cut_short(form, &tags, &visitor),
                 };
                 response
                     .headers_mut()
@@ -119,17 +119,27 @@ impl Room {
         let found = Found::new(self.vend.current(now), |tag| {
             special.if_none_match && names(headers, tag)
         });
-        self.answer_with(found, form, now).into()
+        self.answer_with(found, form, now, visitor).into()
     }
 
     /// The first token that the caller does not have, or what there is when the wait is over.
-    async fn awaited(&self, form: Form, tags: &Tags, wait: Wait) -> Response<Body> {
+    async fn awaited(
+        &self,
+        form: Form,
+        tags: &Tags,
+        wait: Wait,
+        visitor: &Visitor,
+    ) -> Response<Body> {
         let mut changes = self.vend.watch();
         let (found, now) = self.look(tags);
         if matches!(found, Found::New(_)) || wait.length().is_zero() {
-            return self.answer_with(found, form, now);
+            return self.answer_with(found, form, now, visitor);
         }
         drop(found);
+        let _stream = match visitor.waits() {
+            Ok(stream) => stream,
+            Err(denial) => return self.failed(&denial.into()),
+        };
         let _watcher = Watcher::new(&self.watchers);
         let mut end = pin!(tokio::time::sleep(wait.length()));
         loop {
@@ -139,16 +149,16 @@ impl Room {
             };
             let (found, now) = self.look(tags);
             if over || matches!(found, Found::New(_)) {
-                return self.answer_with(found, form, now);
+                return self.answer_with(found, form, now, visitor);
             }
         }
     }
 
     /// The answer for somebody who would have waited longer.
-    fn cut_short(&self, form: Form, tags: &Tags) -> Response<Body> {
+    fn cut_short(&self, form: Form, tags: &Tags, visitor: &Visitor) -> Response<Body> {
         match self.look(tags) {
             (Found::Nothing(_), _) => self.failed(&Failure::Draining),
-            (found, now) => self.answer_with(found, form, now),
+            (found, now) => self.answer_with(found, form, now, visitor),
         }
     }
 
@@ -158,10 +168,17 @@ impl Room {
         (found, now)
     }
 
-    fn answer_with(&self, found: Found, form: Form, now: Stamp) -> Response<Body> {
+    fn answer_with(
+        &self,
+        found: Found,
+        form: Form,
+        now: Stamp,
+        visitor: &Visitor,
+    ) -> Response<Body> {
         match found {
             Found::New(live) => {
                 self.vends.ok();
+                visitor.vended(&live.token);
                 match form {
                     Form::Json => vended(live.json(now), JSON, &live),
                     Form::Text => vended(live.text.clone(), TEXT, &live),

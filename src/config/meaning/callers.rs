@@ -1,24 +1,111 @@
 //! Who is named, by what, and what they may do.
 
+use std::fmt::Display;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use super::super::problems::is_showable;
 use super::super::raw::Written;
-use crate::caller::rule::{LOCAL, Named, Rate, Right, Rights, San};
+use crate::caller::audit;
+use crate::caller::rule::{LOCAL, Named, OPERATOR, Rate, Right, Rights, San};
+use crate::listener::Address;
 
 /// Every caller that the settings name, in the order of their names.
 pub(super) fn callers(written: &mut Written) -> Vec<Named> {
     let names = written.caller_names();
-    names
+    let callers: Vec<Named> = names
         .iter()
         .filter_map(|name| named(written, name))
-        .collect()
+        .collect();
+    distinct(written, &callers, "uids", |it| &it.uids);
+    distinct(written, &callers, "gids", |it| &it.gids);
+    distinct(written, &callers, "sans", |it| &it.sans);
+    callers
+}
+
+/// Nobody can be two callers.
+fn distinct<T: PartialEq + Display>(
+    written: &mut Written,
+    callers: &[Named],
+    field: &str,
+    of: impl Fn(&Named) -> &Vec<T>,
+) {
+    for (index, caller) in callers.iter().enumerate() {
+        for item in of(caller) {
+            let mut others = callers[..index].iter();
+            let Some(other) = others.find(|other| of(other).contains(item)) else {
+                continue;
+            };
+            let text = format!(
+                "{item} is one of callers.{}.{field} already; name it once",
+                other.name
+            );
+            written.problem(&format!("callers.{}.{field}", caller.name), text);
+        }
+    }
+}
+
+/// Whoever names processes by their user, and leaves a port open to all of them, may not know it.
+pub(super) fn told_apart(
+    callers: &[Named],
+    listeners: [(&str, &[Address]); 2],
+    warnings: &mut Vec<String>,
+) {
+    let by_owner = |caller: &&Named| !caller.uids.is_empty() || !caller.gids.is_empty();
+    let Some(named) = callers.iter().find(by_owner) else {
+        return;
+    };
+    let local = callers.iter().find(|it| it.name == LOCAL);
+    let gets_tokens = |may: Rights| may.include(Right::Vend) || may.include(Right::Watch);
+    if !local.is_none_or(|it| gets_tokens(it.may)) {
+        return;
+    }
+    for (path, listen) in listeners {
+        let mut ports = listen.iter().filter(|it| matches!(it, Address::Tcp { .. }));
+        if let Some(port) = ports.next() {
+            warnings.push(format!(
+                "{path}: {port} gives the token to every process of this machine, though callers.{} is known by its user or group: \
+                 write may = [] under [callers.{LOCAL}], or listen on unix: sockets only",
+                named.name
+            ));
+        }
+    }
+}
+
+/// How fast each other machine may ask.
+pub(super) fn peers(written: &mut Written) -> Option<Rate> {
+    rate(written, "limits.peer_rate", "limits.peer_burst")
+}
+
+/// Where it is told what callers and operators did.
+pub(super) fn audit(written: &mut Written) -> audit::Settings {
+    let file = written.text("audit.file");
+    if !written.flag("audit.enabled") {
+        if file.is_some() && !written.has_failed("audit.enabled") {
+            let text = "it means nothing with audit.enabled = false; leave one of them out";
+            written.problem("audit.file", text);
+        }
+        return audit::Settings::Off;
+    }
+    let Some(file) = file else {
+        return audit::Settings::Log;
+    };
+    if !["/", "./", "../"].iter().any(|it| file.starts_with(it)) {
+        let text = "not a path; expected the path of a file, beginning with / or ./";
+        written.problem("audit.file", text);
+    }
+    audit::Settings::File(PathBuf::from(file))
 }
 
 fn named(written: &mut Written, name: &str) -> Option<Named> {
     let path = |field: &str| format!("callers.{name}.{field}");
     if !is_a_name(name) {
         let text = "its name is not right; expected small letters, digits, - and _, beginning with a letter, at most 24";
+        written.problem(&format!("callers.{name}"), text);
+        return None;
+    }
+    if name == OPERATOR {
+        let text = "that is what the audit calls those who reach the admin listeners; give this caller another name";
         written.problem(&format!("callers.{name}"), text);
         return None;
     }

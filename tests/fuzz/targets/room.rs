@@ -69,7 +69,12 @@ impl Room {
         static COUNTED: OnceLock<(Metrics, Arc<Callers>)> = OnceLock::new();
         let (metrics, callers) = COUNTED.get_or_init(|| {
             let registry = Registry::new();
-            let callers = Callers::new(&caller::Settings::default(), &registry);
+            let settings = caller::Settings {
+                audit: caller::audit::Settings::Off,
+                ..caller::Settings::default()
+            };
+            let clock = Arc::new(LeapingClock(Instant::now()));
+            let callers = Callers::new(&settings, clock, &registry).unwrap();
             (Metrics::register(&registry), callers)
         });
         let (vend, commands) = Vend::new(Status::default());
