@@ -178,3 +178,6 @@ fn lost(lines: u64) -> String {
     let timestamp = format!("{:.6}", jiff::Timestamp::now());
     serde_json::json!({"timestamp": timestamp, "event": "lost", "lines": lines}).to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,3 +187,157 @@ fn nobodys() -> Named {
         streams: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tokio_util::sync::CancellationToken;
+
+    use crate::caller::Denial;
+    use crate::caller::rule::Right;
+    use crate::listener::testing::{HandClock, LOOPBACK, metric};
+
+    fn named(name: &str, uids: &[u32], gids: &[u32], sans: &[&str]) -> Named {
+        Named {
+            name: name.into(),
+            uids: uids.to_vec(),
+            gids: gids.to_vec(),
+            sans: sans.iter().map(|san| san.parse().unwrap()).collect(),
+            ..nobodys()
+        }
+    }
+
+    fn open(named: Vec<Named>, registry: &Registry) -> Arc<Callers> {
+        let settings = Settings {
+            named,
+            ..Settings::default()
+        };
+        Callers::new(&settings, Arc::new(HandClock::new()), registry).unwrap()
+    }
+
+    fn connection(peer: Peer, names: Option<Names>) -> Connection {
+        Connection {
+            peer,
+            names: names.map(Arc::new),
+            drain: CancellationToken::new(),
+        }
+    }
+
+    fn who(callers: &Arc<Callers>, peer: Peer, names: Option<Names>) -> Option<&str> {
+        callers.caller(&connection(peer, names)).map(|it| &*it.name)
+    }
+
+    fn owner(uid: u32, gid: u32) -> Peer {
+        Peer::Unix(Owner { uid, gid })
+    }
+
+    fn other() -> Peer {
+        Peer::Other("10.1.2.3:4".parse().unwrap())
+    }
+
+    fn names(uris: &[&str], dns: &[&str]) -> Option<Names> {
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        Some(Names {
+            uris: owned(uris),
+            dns: owned(dns),
+        })
+    }
+
+    #[test]
+    fn where_nobody_is_named_this_machine_is_local_and_others_are_nobody() {
+        let callers = open(Vec::new(), &Registry::new());
+        for peer in [LOOPBACK, owner(0, 0), owner(1000, 1000)] {
+            assert_eq!(who(&callers, peer, None), Some(LOCAL));
+        }
+        assert_eq!(who(&callers, other(), None), None);
+        // A certificate that no rule names is nobody's, wherever it comes from.
+        for peer in [LOOPBACK, owner(0, 0), other()] {
+            assert_eq!(who(&callers, peer, names(&["spiffe://prod/a"], &[])), None);
+        }
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_user_and_then_by_its_group() {
+        let all = vec![
+            named("billing", &[1000], &[50], &[]),
+            named("orders", &[1001], &[60], &[]),
+        ];
+        let callers = open(all, &Registry::new());
+        for (peer, name) in [
+            (owner(1000, 1000), Some("billing")),
+            (owner(1001, 1001), Some("orders")),
+            (owner(7, 50), Some("billing")),
+            (owner(1001, 50), Some("orders")),
+            (owner(7, 7), None),
+            (owner(0, 0), None),
+            (LOOPBACK, Some(LOCAL)),
+        ] {
+            assert_eq!(who(&callers, peer, None), name, "{peer}");
+        }
+    }
+
+    #[test]
+    fn callers_by_certificate_alone_leave_sockets_to_everybody() {
+        let all = vec![named("orders", &[], &[], &["orders.shop.svc"])];
+        let callers = open(all, &Registry::new());
+        assert_eq!(who(&callers, owner(7, 7), None), Some(LOCAL));
+    }
+
+    #[test]
+    fn a_certificate_goes_before_its_place_and_an_exact_name_before_an_open_one() {
+        let all = vec![
+            named("any", &[], &[], &["*.shop.svc", "spiffe://prod/ns/*/sa/a"]),
+            named("orders", &[1000], &[], &["orders.shop.svc"]),
+            named("payments", &[], &[], &["spiffe://prod/ns/pay/sa/a"]),
+        ];
+        let callers = open(all, &Registry::new());
+        for (names, name) in [
+            (names(&[], &["Orders.shop.svc"]), Some("orders")),
+            (names(&[], &["billing.shop.svc"]), Some("any")),
+            (names(&["spiffe://prod/ns/pay/sa/a"], &[]), Some("payments")),
+            (names(&["spiffe://prod/ns/shop/sa/a"], &[]), Some("any")),
+            (
+                names(&["spiffe://prod/ns/shop/sa/a"], &["orders.shop.svc"]),
+                Some("orders"),
+            ),
+            (names(&["urn:x"], &["x", "billing.shop.svc"]), Some("any")),
+            (names(&["spiffe://dev/ns/shop/sa/a"], &["shop.svc"]), None),
+            (names(&[], &[]), None),
+        ] {
+            for peer in [other(), LOOPBACK, owner(1000, 1000)] {
+                assert_eq!(who(&callers, peer, names.clone()), name, "{names:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_counted_by_its_reason() {
+        let registry = Registry::new();
+        let mut orders = named("orders", &[1000], &[], &[]);
+        orders.may = [Right::Vend].into_iter().collect();
+        let callers = open(vec![orders], &registry);
+        let visitor = |peer| callers.visitor(&connection(peer, None), "http");
+        let orders = visitor(owner(1000, 1000));
+        assert_eq!((orders.known(), orders.may(Right::Vend)), (Ok(()), Ok(())));
+        let lacking = Denial::NotPermitted {
+            caller: "orders".into(),
+            right: Right::Report,
+        };
+        assert_eq!(orders.may(Right::Report), Err(lacking));
+        for nobody in [visitor(owner(7, 7)), visitor(other()), callers.nobody()] {
+            assert_eq!(nobody.known(), Err(Denial::UnknownCaller));
+            assert_eq!(nobody.may(Right::Vend), Err(Denial::UnknownCaller));
+            assert_eq!(nobody.paced(), Err(Denial::UnknownCaller));
+            assert_eq!(nobody.waits().err(), Some(Denial::UnknownCaller));
+        }
+        let counted = |reason: &str| {
+            let line = format!("bearerd_callers_refused_total{{reason=\"{reason}\"}}");
+            metric(&registry, &line)
+        };
+        assert_eq!(
+            (counted("not_permitted"), counted("unknown_caller")),
+            (1.0, 12.0)
+        );
+    }
+}

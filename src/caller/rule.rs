@@ -209,7 +209,10 @@ impl San {
         let mut segments = uri.split('/');
         let all = rule.split('/').all(|meant| {
             let found = segments.next();
-            found.is_some_and(|found| found == meant || (meant == "*" && plain(found)))
+            found.is_some_and(|found| match meant {
+                "*" => plain(found),
+                meant => found == meant,
+            })
         });
         all && segments.next().is_none()
     }
@@ -226,6 +229,8 @@ impl fmt::Display for San {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use proptest::prelude::*;
 
     #[test]
     fn a_name_is_a_dns_name_or_a_uri_with_one_level_open_at_most() {
@@ -261,6 +266,112 @@ mod tests {
             ("spiffe://prod/ns/shop*", Err(SanError::Wildcard)),
         ] {
             assert_eq!(written.parse(), read, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_rule_admits_the_names_that_it_means() {
+        for (rule, name, admits) in [
+            ("orders.shop.svc", "orders.shop.svc", true),
+            ("orders.shop.svc", "Orders.SHOP.svc", true),
+            ("orders.shop.svc", "a.orders.shop.svc", false),
+            ("orders.shop.svc", "orders.shop.svc.", false),
+            ("*.shop.svc", "orders.shop.svc", true),
+            ("*.shop.svc", "ORDERS.Shop.svc", true),
+            ("*.shop.svc", "a.orders.shop.svc", false),
+            ("*.shop.svc", "shop.svc", false),
+            ("*.shop.svc", ".shop.svc", false),
+            ("*.shop.svc", "*.shop.svc", false),
+            ("*.shop.svc", "orders.shop.svc.evil.net", false),
+            (
+                "spiffe://prod/ns/*/sa/a",
+                "spiffe://prod/ns/shop/sa/a",
+                true,
+            ),
+            (
+                "spiffe://prod/ns/*/sa/a",
+                "spiffe://prod/ns/SHOP/sa/a",
+                true,
+            ),
+            (
+                "spiffe://prod/ns/*/sa/a",
+                "spiffe://Prod/ns/shop/sa/a",
+                false,
+            ),
+            (
+                "spiffe://prod/ns/*/sa/a",
+                "spiffe://prod/ns/shop/sa/A",
+                false,
+            ),
+            (
+                "spiffe://prod/ns/*/sa/a",
+                "spiffe://prod/ns/x/y/sa/a",
+                false,
+            ),
+            ("spiffe://prod/ns/*/sa/a", "spiffe://prod/ns//sa/a", false),
+            ("spiffe://prod/ns/*/sa/a", "spiffe://prod/ns/../sa/a", false),
+            ("spiffe://prod/ns/*/sa/a", "spiffe://prod/ns/*/sa/a", false),
+            ("spiffe://prod/ns/*/sa/a", "spiffe://prod/ns/x?/sa/a", false),
+            ("spiffe://prod/ns/*", "spiffe://prod/ns/shop", true),
+            ("spiffe://prod/ns/*", "spiffe://prod/ns/shop/", false),
+            ("spiffe://prod/ns/*", "spiffe://prod/ns", false),
+            ("spiffe://prod", "spiffe://prod", true),
+            ("spiffe://prod", "spiffe://prod/", false),
+        ] {
+            let san: San = rule.parse().unwrap();
+            let is_uri = rule.contains("://");
+            let admitted = [san.admits_uri(name), san.admits_dns(name)];
+            assert_eq!(
+                admitted,
+                [admits && is_uri, admits && !is_uri],
+                "{rule} {name}"
+            );
+        }
+    }
+
+    /// What a rule means, as a person would say it: cut both into levels, and compare level by level.
+    fn means(rule: &str, name: &str, at: char) -> bool {
+        let (rule, name): (Vec<&str>, Vec<&str>) =
+            (rule.split(at).collect(), name.split(at).collect());
+        rule.len() == name.len() && rule.iter().zip(&name).all(|(r, n)| r == n || *r == "*")
+    }
+
+    proptest! {
+        #[test]
+        fn a_dns_rule_admits_what_is_the_same_level_by_level(
+            rule in "([*]|[a-c]{1,2})([.][a-c]{1,2}){2,3}",
+            name in "[a-c]{1,2}([.][a-c]{1,2}){0,4}",
+            taken in any::<bool>(),
+            label in "[a-c]{1,2}",
+        ) {
+            // Half of the names are the rule's own, with its level filled in.
+            let name = if taken { rule.replace('*', &label) } else { name };
+            let san: San = rule.parse().unwrap();
+            prop_assert_eq!(san.admits_dns(&name), means(&rule, &name, '.'));
+            prop_assert_eq!(san.admits_dns(&name.to_uppercase()), means(&rule, &name, '.'));
+            prop_assert!(!san.admits_uri(&name));
+        }
+
+        #[test]
+        fn a_uri_rule_admits_what_is_the_same_level_by_level(
+            before in "(/[a-c]{1,2}){0,2}",
+            open in any::<bool>(),
+            after in "(/[a-c]{1,2}){0,2}",
+            name in "s://d(/[a-c]{1,2}){0,5}",
+            taken in any::<bool>(),
+            segment in "[a-c]{1,2}",
+        ) {
+            let rule = format!("s://d{before}{}{after}", if open { "/*" } else { "" });
+            let name = if taken { rule.replace('*', &segment) } else { name };
+            let san: San = rule.parse().unwrap();
+            prop_assert_eq!(san.admits_uri(&name), means(&rule, &name, '/'));
+            prop_assert!(!san.admits_dns(&name));
+        }
+
+        #[test]
+        fn no_name_in_a_certificate_does_harm(rule in "([*]|[a-c])([.][a-c]){2}|s://d/[*]", name in ".{0,40}") {
+            let san: San = rule.parse().unwrap();
+            prop_assert!(!(san.admits_dns(&name) && san.admits_uri(&name)));
         }
     }
 

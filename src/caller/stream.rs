@@ -86,3 +86,80 @@ impl Drop for Watching {
         self.visitor.watched(self);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use prometheus::Registry;
+    use tokio_util::sync::CancellationToken;
+
+    use crate::caller::rule::{LOCAL, Named, Rights};
+    use crate::caller::{Callers, Denial, Settings};
+    use crate::listener::testing::{HandClock, LOOPBACK};
+    use crate::listener::{Connection, Owner, Peer};
+
+    fn callers(most: Option<u32>) -> Arc<Callers> {
+        let named = [(LOCAL, 1000), ("orders", 1001)].map(|(name, uid)| Named {
+            name: name.into(),
+            uids: vec![uid],
+            gids: Vec::new(),
+            sans: Vec::new(),
+            may: Rights::all(),
+            rate: None,
+            streams: most.and_then(NonZeroU32::new),
+        });
+        let settings = Settings {
+            named: named.into(),
+            ..Settings::default()
+        };
+        Callers::new(&settings, Arc::new(HandClock::new()), &Registry::new()).unwrap()
+    }
+
+    fn visitor(callers: &Arc<Callers>, peer: Peer, transport: &'static str) -> Arc<Visitor> {
+        let connection = Connection {
+            peer,
+            names: None,
+            drain: CancellationToken::new(),
+        };
+        Arc::new(callers.visitor(&connection, transport))
+    }
+
+    #[test]
+    fn a_caller_has_so_many_open_over_all_its_connections_and_each_end_makes_room() {
+        let callers = callers(Some(2));
+        let first = visitor(&callers, LOOPBACK, "http");
+        let second = visitor(&callers, LOOPBACK, "grpc");
+        let too_many = || {
+            Some(Denial::TooManyStreams {
+                caller: LOCAL.into(),
+                most: 2,
+            })
+        };
+        let wait = first.waits().unwrap();
+        let watch = second.watches().unwrap();
+        assert_eq!(first.waits().err(), too_many());
+        assert_eq!(second.watches().err(), too_many());
+        // Another caller has its own.
+        let owner = Owner {
+            uid: 1001,
+            gid: 1001,
+        };
+        let orders = visitor(&callers, Peer::Unix(owner), "grpc");
+        let _its = (orders.watches().unwrap(), orders.waits().unwrap());
+        drop(watch);
+        let watch = first.watches().unwrap();
+        assert_eq!(second.waits().err(), too_many());
+        drop((wait, watch, first));
+        let _both = (second.waits().unwrap(), second.waits().unwrap());
+        assert_eq!(second.waits().err(), too_many());
+    }
+
+    #[test]
+    fn without_a_bound_there_is_none() {
+        let callers = callers(None);
+        let visitor = visitor(&callers, LOOPBACK, "http");
+        let all: Vec<_> = (0..10_000).map(|_| visitor.waits().unwrap()).collect();
+        assert_eq!(all.len(), 10_000);
+    }
+}

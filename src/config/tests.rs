@@ -913,6 +913,103 @@ fn a_caller_that_is_not_right_is_told_how_to_mend_it() {
     assert_eq!(problems.len(), 7, "{problems:?}");
 }
 
+#[test]
+fn nobody_is_two_callers() {
+    let desk = Desk::new();
+    let text = "[callers.a]\nuids = [1, 2, 2]\ngids = [1]\nsans = [\"*.shop.svc\", \"a.shop.svc\"]\n\
+        [callers.b]\nuids = [3, 2]\ngids = [2]\nsans = [\"A.shop.svc\"]\n[callers.c]\nsans = [\"*.shop.svc\"]\n\
+        [callers.operator]\nuids = [9]\n";
+    let problems = desk.problems(&desk.text(text), &[]);
+    for line in [
+        "callers.b.uids: 2 is one of callers.a.uids already; name it once",
+        "callers.b.sans: a.shop.svc is one of callers.a.sans already; name it once",
+        "callers.c.sans: *.shop.svc is one of callers.a.sans already; name it once",
+    ] {
+        assert!(problems.iter().any(|it| it == line), "{line}\n{problems:?}");
+    }
+    let operator = "callers.operator: that is what the audit calls";
+    assert!(problems.iter().any(|it| it.starts_with(operator)));
+    assert_eq!(problems.len(), 4, "{problems:?}");
+}
+
+#[test]
+fn a_port_that_is_open_to_all_beside_callers_by_their_user_is_worth_a_warning() {
+    let desk = Desk::new();
+    let sockets =
+        "[http]\nlisten = [\"unix:/run/h.sock\"]\n[grpc]\nlisten = [\"unix:/run/g.sock\"]\n";
+    let some = "[http]\nlisten = [\"unix:/run/h.sock\"]\n";
+    let named = "[callers.a]\nuids = [1]\n";
+    let group = "[callers.a]\ngids = [1]\n";
+    let certificate = "[callers.a]\nsans = [\"a\"]\n";
+    for (text, paths) in [
+        (named.to_owned(), &["http.listen", "grpc.listen"][..]),
+        (group.to_owned(), &["http.listen", "grpc.listen"]),
+        (format!("{some}{named}"), &["grpc.listen"]),
+        (
+            format!("{named}[callers.local]\nmay = [\"watch\"]\n"),
+            &["http.listen", "grpc.listen"],
+        ),
+        (format!("{named}[callers.local]\nmay = [\"report\"]\n"), &[]),
+        (format!("{named}[callers.local]\nmay = []\n"), &[]),
+        (format!("{sockets}{named}"), &[]),
+        (certificate.to_owned(), &[]),
+        (String::new(), &[]),
+    ] {
+        let warnings = desk.read(&desk.text(&text)).unwrap().config.warnings;
+        let about: Vec<&str> = warnings
+            .iter()
+            .map(|warning| warning.split_once(": ").unwrap().0)
+            .collect();
+        assert_eq!(about, paths, "{text}{warnings:?}");
+        let mends = |warning: &String| {
+            warning
+                .contains("write may = [] under [callers.local], or listen on unix: sockets only")
+        };
+        assert!(warnings.iter().all(mends), "{warnings:?}");
+    }
+}
+
+#[test]
+fn the_audit_goes_where_the_settings_say() {
+    let desk = Desk::new();
+    let audit = |text: &str| desk.read(&desk.text(text)).unwrap().config.audit;
+    assert_eq!(audit(""), audit::Settings::Log);
+    assert_eq!(audit("[audit]\nenabled = false\n"), audit::Settings::Off);
+    let file = audit::Settings::File("/var/log/bearerd/audit.jsonl".into());
+    assert_eq!(
+        audit("[audit]\nfile = \"/var/log/bearerd/audit.jsonl\"\n"),
+        file
+    );
+    for (text, problem) in [
+        (
+            "enabled = false\nfile = \"/x\"",
+            "audit.file: it means nothing with audit.enabled = false; leave one of them out",
+        ),
+        (
+            "file = \"audit\"",
+            "audit.file: not a path; expected the path of a file, beginning with / or ./",
+        ),
+    ] {
+        let problems = desk.problems(&desk.text(&format!("[audit]\n{text}\n")), &[]);
+        assert_eq!(problems, [problem]);
+    }
+}
+
+#[test]
+fn other_machines_have_a_rate_where_one_is_written() {
+    let desk = Desk::new();
+    let peers = |text: &str| desk.read(&desk.text(text)).unwrap().config.peers;
+    assert_eq!(peers(""), None);
+    let rate = peers("[limits]\npeer_rate = 5\n").unwrap();
+    assert_eq!((rate.per_second.get(), rate.burst.get()), (5, 5));
+    let rate = peers("[limits]\npeer_rate = 5\npeer_burst = 50\n").unwrap();
+    assert_eq!((rate.per_second.get(), rate.burst.get()), (5, 50));
+    let problems = desk.problems(&desk.text("[limits]\npeer_burst = 50\n"), &[]);
+    let problem =
+        "limits.peer_burst: it means nothing without limits.peer_rate; add it, or leave this out";
+    assert_eq!(problems, [problem]);
+}
+
 /// Lines of what people write, with a secret somewhere in it.
 fn settings() -> impl Strategy<Value = String> {
     let known: Vec<&'static str> = KEYS.iter().map(|key| key.path).collect();
