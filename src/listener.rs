@@ -15,6 +15,7 @@ mod peers;
 mod problem;
 mod serve;
 mod socket;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -34,6 +35,7 @@ pub use patience::Patience;
 pub use peers::Peers;
 pub use problem::{Problem, seconds_until};
 pub use serve::{Connection, Names, Service};
+pub use tls::{Handshakes, Tls};
 
 use peers::Place;
 use socket::Socket;
@@ -181,42 +183,8 @@ impl BindError {
 pub struct Listener {
     door: Door,
     address: Address,
-    bounds: Bounds,
-}
-
-/// What the connections of a listener may take.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    /// How long each may take.
-    pub patience: Patience,
-    /// So many may be open at a time. Who comes later takes the place of one that asks for nothing, or waits to be accepted.
-    pub connections: usize,
-    /// How many each peer may have; who comes with one more is turned away. None for no such limit.
-    pub peers: Option<Peers>,
-    /// What is counted.
-    pub counts: Counts,
-}
-
-/// The usual patience, and no other bound.
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            patience: Patience::default(),
-            connections: usize::MAX,
-            peers: None,
-            counts: Counts::default(),
-        }
-    }
-}
-
-impl Bounds {
-    /// A place for a connection of this peer; none if it has as many as it may.
-    fn place(&self, peer: Peer) -> Option<Place> {
-        match &self.peers {
-            None => Some(Place::default()),
-            Some(peers) => peers.enter(peer),
-        }
-    }
+    most: usize,
+    tls: Option<Tls>,
 }
 
 enum Door {
@@ -232,7 +200,19 @@ impl Listener {
         self
     }
 
-    /// Opens the address; on a Unix socket only its own user may connect.
+    /// Speaks TLS with whoever comes through a TCP port. A Unix socket stays as it is.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// True if callers have to speak TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some() && matches!(self.door, Door::Tcp(_))
+    }
+
+    /// Opens the address; a Unix socket gets [`SOCKET_MODE`].
     pub async fn bind(address: &Address) -> Result<Self, BindError> {
         Self::bind_with(address, SocketAccess::default()).await
     }
@@ -303,7 +283,8 @@ async fn bind_tcp(address: &Address, host: &str, port: u16) -> Result<Listener, 
                 return Ok(Listener {
                     door,
                     address,
-                    bounds: Bounds::default(),
+                    most: usize::MAX,
+                    tls: None,
                 });
             }
             Err(error) => last = error,
@@ -353,7 +334,8 @@ async fn bind_unix(
     Ok(Listener {
         door: Door::Unix(listener, file),
         address: address.clone(),
-        bounds: Bounds::default(),
+        most: usize::MAX,
+        tls: None,
     })
 }
 

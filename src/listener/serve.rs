@@ -84,16 +84,24 @@ pub(super) async fn serve<P: Protocol>(
     let mut connections = JoinSet::new();
     let protocol = Arc::new(protocol);
     let closing = Arc::new(Closing::default());
-    let bounds = listener.bounds.clone();
-    let talk = |socket, peer, place, pulse: &Arc<Pulse>| {
+    let tls = listener.tls.clone();
+    let begin = |connections: &mut JoinSet<()>, (socket, peer)| {
         let connection = Connection {
             peer,
             names: None,
             drain: drain.clone(),
         };
-        let seat = (bounds.counts.opened(), place);
-        let socket = Watched::new(socket, Arc::clone(pulse), seat);
-        Arc::clone(&protocol).talk(socket, connection, Arc::clone(&closing))
+        let (protocol, closing) = (Arc::clone(&protocol), Arc::clone(&closing));
+        match (socket, &tls) {
+            (Socket::Tcp(stream), Some(tls)) => {
+                // In a box: the task of a connection without TLS is no larger for it.
+                let talk = tls.clone().talk(stream, connection, protocol, closing);
+                connections.spawn(Box::pin(talk));
+            }
+            (socket, _) => {
+                connections.spawn(protocol.talk(socket, connection, closing));
+            }
+        }
     };
     let mut crowd = Crowd::new(bounds.patience);
     let mut sweep = pin!(sleep(crowd.tick()));
@@ -125,18 +133,7 @@ pub(super) async fn serve<P: Protocol>(
                     tracing::info!(address = %listener.local_address(), failures, "accepting again");
                     failures = 0;
                 }
-                let Some(place) = bounds.place(peer) else {
-                    bounds.counts.closed(Reason::PeerLimit);
-                    continue;
-                };
-                if connections.is_empty() {
-                    sweep.as_mut().reset(Instant::now() + crowd.tick());
-                } else if connections.len() >= bounds.connections && crowd.make_room() {
-                    bounds.counts.closed(Reason::MadeRoom);
-                }
-                let pulse = Arc::new(Pulse::default());
-                let handle = connections.spawn(talk(socket, peer, place, &pulse));
-                crowd.enter(pulse, handle);
+                begin(&mut connections, accepted);
             }
             Err(error) if is_the_connections_own(&error) => {}
             Err(error) => {
@@ -151,10 +148,8 @@ pub(super) async fn serve<P: Protocol>(
     }
     listener.hide();
     closing.begin();
-    for (socket, peer) in waiting(&listener).await {
-        if let Some(place) = bounds.place(peer) {
-            connections.spawn(talk(socket, peer, place, &Arc::default()));
-        }
+    for accepted in waiting(&listener).await {
+        begin(&mut connections, accepted);
     }
     drop(listener);
     while let Some(ended) = connections.join_next_with_id().await {
