@@ -21,5 +21,6 @@ pub mod metrics;
 pub mod record;
 pub mod sandbox;
 pub mod telemetry;
+pub mod tls;
 pub mod token;
 pub mod vend;
