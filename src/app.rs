@@ -2,7 +2,8 @@
 //!
 //! [`App::bind`] makes everything and takes the addresses; [`App::run`] lives until it is told to stop.
 
-use std::io;
+mod doors;
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -27,8 +28,9 @@ use crate::record::file::{FileRegister, OpenError};
 use crate::record::memory::MemoryRegister;
 use crate::record::{Loaded, Register, RegisterError};
 use crate::telemetry::FilterHandle;
+use crate::tls;
 use crate::vend::{Status, Vend};
-use pulse::Pulses;
+use doors::Doors;
 
 /// Files that callers' connections leave free: for the record, the issuer, the listeners and the log.
 const OWN_FILES: usize = 48;
@@ -45,9 +47,7 @@ pub struct App {
     api: Api,
     grpc: Grpc,
     admin: Admin,
-    http: Vec<Listener>,
-    calls: Vec<Listener>,
-    operators: Vec<Listener>,
+    doors: Doors,
     stages: [Stage; 3],
     deadline: std::time::Duration,
     bounds: config::Bounds,
@@ -82,9 +82,13 @@ pub enum BindError {
         "the HTTP client for the upstream cannot be made (are there certificate roots on this machine? the package is ca-certificates)"
     )]
     Client(#[from] reqwest::Error),
-    /// The audit's own file cannot be opened.
-    #[error("audit.file: it cannot be opened for appending; name a file that can, or leave it out")]
-    Audit(#[source] io::Error),
+    /// The TLS files cannot be used.
+    #[error("{}", source.file.setting())]
+    Tls {
+        /// What is wrong with which.
+        #[from]
+        source: tls::Problem,
+    },
     /// An address cannot be taken.
     #[error(transparent)]
     Listener(#[from] listener::BindError),
@@ -110,7 +114,7 @@ impl BindError {
             Self::Folder(_)
                 | Self::OtherAccount { .. }
                 | Self::Keys(_)
-                | Self::Audit(_)
+                | Self::Tls { .. }
                 | Self::Reachable { .. }
         ) || matches!(self, Self::Register(RegisterError::NewerFormat { .. }))
     }
@@ -124,6 +128,7 @@ impl App {
 
     /// The same, going by another clock than the system's. The runtime's own timers are not its matter.
     pub async fn bind_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, BindError> {
+        let listening = config.clone();
         let register = open_register(&config.register)?;
         let loaded = load(register.as_ref(), &config.account).await?;
         let (vend, commands) = Vend::new(Status {
@@ -155,6 +160,7 @@ impl App {
         let driver = Driver::new(parts, &registry);
         let connections = listener::Metrics::register(&registry);
         let metrics = api::Metrics::register(&registry);
+        let doors = Doors::open(listening, &clock, &registry).await?;
         let api = {
             let (vend, clock) = (Arc::clone(&vend), Arc::clone(&clock));
             let settings = http::Settings {
@@ -189,9 +195,7 @@ impl App {
             api,
             grpc,
             admin,
-            http: bind_callers("http.listen", &config.http.listen, config.http.socket).await?,
-            calls: bind_callers("grpc.listen", &config.grpc.listen, config.grpc.socket).await?,
-            operators: bind_all(&config.admin.listen, config.admin.socket).await?,
+            doors,
             stages,
             deadline: config.shutdown_deadline,
             bounds: config.bounds,
@@ -215,17 +219,17 @@ impl App {
 
     /// Where tokens are vended over HTTP, with the ports that the system chose.
     pub fn http_addresses(&self) -> Vec<Address> {
-        addresses(&self.http)
+        addresses(&self.doors.http)
     }
 
     /// Where tokens are vended over gRPC.
     pub fn grpc_addresses(&self) -> Vec<Address> {
-        addresses(&self.calls)
+        addresses(&self.doors.grpc)
     }
 
     /// Where operators are answered.
     pub fn admin_addresses(&self) -> Vec<Address> {
-        addresses(&self.operators)
+        addresses(&self.doors.admin)
     }
 
     /// What transports read; for who runs a daemon inside another program.
@@ -247,26 +251,21 @@ impl App {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Ended> {
         let callers_have = self.for_callers();
         let [mut callers, mut keeper, mut operators] = self.stages;
-        let within = |transport, connections, peers| Bounds {
-            patience: self.bounds.patience,
-            connections,
-            peers,
-            counts: self.connections.on(transport),
-        };
-        let peers = Peers::at_most(self.bounds.peer_connections.get() as usize);
-        for listener in self.http {
-            let bounds = within("http", callers_have, Some(peers.clone()));
-            let listener = listener.within(bounds);
-            info!(address = %listener.local_address(), "vending over HTTP");
+        let doors = self.doors;
+        let open_files = lifecycle::raise_open_files();
+        let for_callers = open_files.saturating_sub(OWN_FILES + doors.admin.len() * OPERATORS);
+        let each = (for_callers / (doors.http.len() + doors.grpc.len()).max(1)).max(1);
+        for listener in doors.http {
+            let listener = listener.at_most(each);
+            info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
                 self.api.clone().serve(listener, callers.drain()),
             );
         }
-        for listener in self.calls {
-            let bounds = within("grpc", callers_have, Some(peers.clone()));
-            let listener = listener.within(bounds);
-            info!(address = %listener.local_address(), "vending over gRPC");
+        for listener in doors.grpc {
+            let listener = listener.at_most(each);
+            info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over gRPC");
             callers.spawn(
                 "gRPC listener",
                 self.grpc.clone().serve(listener, callers.drain()),
@@ -274,17 +273,13 @@ impl App {
         }
         // It begins no attempt once callers are drained, and ends once none is under way.
         keeper.spawn("keeper", self.driver.run(callers.drain(), keeper.drain()));
-        if let Some(manager) = self.manager {
-            let mut pulses = Pulses::new(Arc::clone(&self.vend), Arc::clone(&self.clock));
-            operators.spawn(
-                "service manager's news",
-                manager.keep_told(callers.drain(), operators.drain(), move || pulses.take()),
-            );
+        if let Some(credentials) = doors.credentials {
+            operators.spawn("TLS files", credentials.keep(operators.drain()));
         }
         operators.spawn("log filter", self.admin.clone().keep_log(operators.drain()));
-        for listener in self.operators {
-            let listener = listener.within(within("admin", OPERATORS, None));
-            info!(address = %listener.local_address(), "answering operators");
+        for listener in doors.admin {
+            let listener = listener.at_most(OPERATORS);
+            info!(tls = listener.has_tls(), address = %listener.local_address(), "answering operators");
             operators.spawn(
                 "admin listener",
                 self.admin.clone().serve(listener, operators.drain()),
@@ -325,38 +320,7 @@ async fn load(register: &dyn Register, account: &str) -> Result<Loaded, BindErro
     }
 }
 
-/// Opens what callers reach: only this machine may, until there is TLS.
-async fn bind_callers(
-    path: &'static str,
-    addresses: &[Address],
-    access: SocketAccess,
-) -> Result<Vec<Listener>, BindError> {
-    let listeners = bind_all(addresses, access).await?;
-    for (written, listener) in addresses.iter().zip(&listeners) {
-        let address = listener.local_address();
-        if !address.is_local() {
-            return Err(BindError::Reachable {
-                path,
-                written: written.clone(),
-                address: address.clone(),
-            });
-        }
-    }
-    Ok(listeners)
-}
-
 fn addresses(listeners: &[Listener]) -> Vec<Address> {
     let addresses = listeners.iter().map(Listener::local_address);
     addresses.cloned().collect()
-}
-
-async fn bind_all(
-    addresses: &[Address],
-    access: SocketAccess,
-) -> Result<Vec<Listener>, listener::BindError> {
-    let mut bound = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        bound.push(Listener::bind_with(address, access).await?);
-    }
-    Ok(bound)
 }

@@ -26,6 +26,7 @@ use crate::issuer::{self, KeyFiles};
 use crate::listener::{Address, Patience};
 use crate::record::{Absent, Rules};
 use crate::telemetry;
+use crate::tls;
 use raw::Written;
 
 /// The file that is read where none is named and this one exists.
@@ -57,8 +58,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// What operators reach.
     pub admin: Admin,
-    /// What connections may take.
-    pub bounds: Bounds,
+    /// The certificate of TLS listeners; it was read once and could be used.
+    pub tls: Option<tls::Files>,
     /// Who has a name, and what each may do.
     pub callers: Vec<Named>,
     /// How fast each other machine may ask, if there is a bound.
@@ -90,23 +91,23 @@ pub enum Register {
 /// What callers reach.
 #[derive(Clone, Debug)]
 pub struct Http {
-    /// At least one address, on loopback or a Unix socket.
+    /// Any addresses; those that other machines reach have TLS and a rule for callers.
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `Host`.
     pub hosts: Vec<String>,
-    /// Who may connect to its Unix sockets.
-    pub socket: SocketAccess,
+    /// Which of the addresses have TLS.
+    pub tls: Secured,
 }
 
 /// What callers reach over gRPC.
 #[derive(Clone, Debug)]
 pub struct Grpc {
-    /// Any addresses, on loopback or Unix sockets; none turns it off.
+    /// Any addresses, none turns it off; those that other machines reach have TLS and a rule for callers.
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `:authority`.
     pub hosts: Vec<String>,
-    /// Who may connect to its Unix sockets.
-    pub socket: SocketAccess,
+    /// Which of the addresses have TLS.
+    pub tls: Secured,
     /// The most calls that one connection may have open at a time.
     pub streams: NonZeroU32,
     /// A caller that was silent for so long is pinged.
@@ -120,25 +121,32 @@ pub struct Admin {
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `Host`.
     pub hosts: Vec<String>,
-    /// Who may connect to its Unix sockets.
-    pub socket: SocketAccess,
-    /// The users that are answered on its Unix sockets; with no groups either, whoever may connect.
-    pub uids: Vec<u32>,
-    /// The groups that are answered there.
-    pub gids: Vec<u32>,
+    /// Which of the addresses have TLS.
+    pub tls: Secured,
     /// After this `/startupz` says yes even without a token.
     pub startup_grace: Duration,
 }
 
-/// What connections may take.
+/// Which addresses of a section have TLS. Unix sockets never have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// How long each may take for what.
-    pub patience: Patience,
-    /// The most that callers may have together; no more than open files allow.
-    pub connections: NonZeroU32,
-    /// The most that one peer may have.
-    pub peer_connections: NonZeroU32,
+pub enum Secured {
+    /// None.
+    Never,
+    /// Those that other machines can reach.
+    Outward,
+    /// Every TCP address.
+    Always,
+}
+
+impl Secured {
+    /// True if this address has TLS.
+    pub fn covers(self, address: &Address) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Outward => !address.is_local(),
+            Self::Always => matches!(address, Address::Tcp { .. }),
+        }
+    }
 }
 
 /// A Truecaller that fits in a process.

@@ -167,6 +167,8 @@ const fn key(path: &'static str, kind: Kind, fallback: Fallback, help: &'static 
 
 const ACCOUNT: Kind = Kind::Text("an account id of letters, digits, '-', '_' and '.', at most 128");
 const KEY_FILE: Kind = Kind::Text("the path of a file, beginning with / or ./");
+const FILE: Kind = Kind::Text("the path of a file, beginning with / or ./");
+const TLS: Kind = Kind::Choice(&["never", "outward", "always"]);
 const ADDRESSES: Kind = Kind::List("addresses, each host:port or unix:/path");
 const HOSTS: Kind = Kind::List("host names or IP addresses, without scheme or port");
 const IDS: Kind = Kind::Numbers("numbers of users or groups");
@@ -210,23 +212,21 @@ pub const KEYS: &[Key] = &[
     key("record.file.folder", Text("the path of a folder"), Value("/var/lib/bearerd"), "the state folder"),
     key("http.listen", ADDRESSES, Value("127.0.0.1:7290"), "where callers get the token"),
     key("http.hosts", HOSTS, Value(""), "names besides the local ones that callers may put into Host"),
-    key("http.socket_mode", MODE, Value("0600"), "the mode of the HTTP Unix sockets: who may write may connect"),
-    key("http.socket_group", GROUP, Unset, "the group of the HTTP Unix sockets; the process's own if unset"),
+    key("http.tls", TLS, Value("outward"), "which of these addresses have TLS: none, those that other machines can reach, or all; Unix sockets never have"),
     key("grpc.listen", ADDRESSES, Value("127.0.0.1:7291"), "where callers get the token over gRPC; empty for nowhere"),
     key("grpc.hosts", HOSTS, Value(""), "names besides the local ones that callers may put into :authority"),
+    key("grpc.tls", TLS, Value("outward"), "the same for these addresses"),
     key("grpc.streams", Count { least: 1, most: 10_000 }, Value("256"), "the most calls that one connection may have open at a time"),
     key("grpc.keepalive", Length, Value("30s"), "a connection that was silent for so long is pinged, and cut off if no answer comes within 20s"),
     key("grpc.socket_mode", MODE, Value("0600"), "the mode of the gRPC Unix sockets: who may write may connect"),
     key("grpc.socket_group", GROUP, Unset, "the group of the gRPC Unix sockets; the process's own if unset"),
     key("admin.listen", ADDRESSES, Value("127.0.0.1:7292"), "where health, metrics and status are; empty for nowhere"),
     key("admin.hosts", HOSTS, Value(""), "names besides the local ones that operators may put into Host"),
+    key("admin.tls", TLS, Value("never"), "the same for these addresses; operators need no certificate"),
     key("admin.startup_grace", Length, Value("30s"), "after this /startupz says yes even without a token"),
-    key("limits.header_timeout", Length, Value("10s"), "how long a connection may take for its handshake, and for the head of each request from its first byte"),
-    key("limits.idle_timeout", Length, Value("5m"), "how long a connection may be without a request; longer than callers keep theirs pooled"),
-    key("limits.write_timeout", Length, Value("30s"), "how long a caller may take nothing of what is written to it"),
-    key("limits.connections", Count { least: 1, most: 1_000_000 }, Value("32768"), "the most connections of callers, shared out evenly among http.listen and grpc.listen, and no more than open files allow; when they are taken, one that asks for nothing makes room"),
-    key("limits.peer_connections", Count { least: 1, most: 1_000_000 }, Derived("1024, or a quarter of limits.connections if that is less"),
-        "the most connections of one user on Unix sockets, one IPv4 address, or one IPv6 network of 64 bits; loopback has no such limit"),
+    key("tls.certificate_file", FILE, Unset, "the certificate of TLS listeners, and those between it and its root, in PEM; followed when it changes"),
+    key("tls.key_file", FILE, Unset, "its private key, in PEM; followed when it changes"),
+    key("tls.client_ca_file", FILE, Unset, "who signs callers' certificates, in PEM; where it is set, callers need a certificate; followed when it changes"),
     key("callers.NAME.uids", IDS, Unset, "the users that this caller is, on Unix sockets"),
     key("callers.NAME.gids", IDS, Unset, "the groups that this caller is, on Unix sockets"),
     key("callers.NAME.sans", SANS, Unset, "the names of this caller's certificate; a * stands for one whole level"),

@@ -4,7 +4,7 @@ mod bounds;
 mod callers;
 mod limits;
 mod reach;
-mod sockets;
+mod tls;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -41,10 +41,13 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
     reach::apart(written, listeners);
     let bounds = bounds::bounds(written);
     let callers = callers::callers(written);
-    let [for_http, for_grpc, _] = listeners;
-    callers::told_apart(&callers, [for_http, for_grpc], &mut warnings);
-    let peers = callers::peers(written);
-    let audit = callers::audit(written);
+    let tls = tls::files(written, &mut warnings);
+    let doors = tls::Doors {
+        http: &http,
+        grpc: grpc.as_ref(),
+        admin: admin.as_ref(),
+    };
+    doors.check(written, &callers, &mut warnings);
     let log = log(written);
     let sandbox = sandbox(written);
     let limits = limits?;
@@ -66,7 +69,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         http,
         grpc: grpc?,
         admin: admin?,
-        bounds: bounds?,
+        tls,
         callers,
         peers,
         audit,

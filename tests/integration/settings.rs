@@ -127,7 +127,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[http]\nlisten = [\"127.0.0.1:0\"]",
         "[http]\nlisten = [\"0.0.0.0:0\"]",
-        "http.listen: 0.0.0.0:0 can be reached from other machines, and would give them the token; …",
+        "http.listen: 0.0.0.0:0 can be reached from other machines, so it needs TLS and a rule for callers; …",
     ),
     (
         "api_key_file =",

@@ -6,25 +6,23 @@ use std::time::Duration;
 
 use super::super::problems::is_showable;
 use super::super::raw::Written;
-use super::super::{Admin, Grpc, Http};
-use super::callers::ids;
-use super::sockets;
+use super::super::{Admin, Grpc, Http, Secured};
 use crate::listener::Address;
 
 /// What callers reach over HTTP.
 pub(super) fn http(written: &mut Written) -> Http {
     Http {
-        listen: for_callers(written, "http"),
+        listen: addresses(written, "http.listen"),
         hosts: hosts(written, "http.hosts"),
-        socket: sockets::access(written, "http"),
+        tls: secured(written, "http.tls"),
     }
 }
 
 /// What callers reach over gRPC.
 pub(super) fn grpc(written: &mut Written) -> Option<Grpc> {
-    let listen = for_callers(written, "grpc");
+    let listen = addresses(written, "grpc.listen");
     let hosts = hosts(written, "grpc.hosts");
-    let socket = sockets::access(written, "grpc");
+    let tls = secured(written, "grpc.tls");
     let keepalive = written.length("grpc.keepalive")?;
     if keepalive < Duration::from_secs(1) {
         written.problem("grpc.keepalive", "it is shorter than 1s, and every silent caller would be pinged all the time; expected 10s or more");
@@ -32,7 +30,7 @@ pub(super) fn grpc(written: &mut Written) -> Option<Grpc> {
     Some(Grpc {
         listen,
         hosts,
-        socket,
+        tls,
         streams: NonZeroU32::new(written.count("grpc.streams")?)?,
         keepalive,
     })
@@ -49,19 +47,12 @@ pub(super) fn somewhere(written: &mut Written, http: &Http, grpc: Option<&Grpc>)
     }
 }
 
-/// On this machine only, until there is TLS.
-fn for_callers(written: &mut Written, section: &str) -> Vec<Address> {
-    let path = &format!("{section}.listen");
-    let listen = addresses(written, path);
-    let port = if section == "grpc" { 7291 } else { 7290 };
-    for address in listen.iter().filter(|address| !address.is_local()) {
-        let text = format!(
-            "{address} can be reached from other machines, and would give them the token; until TLS exists it must be a loopback \
-             address (127.0.0.1:{port}, [::1]:{port}) or a socket (unix:/run/bearerd/{section}.sock)"
-        );
-        written.problem(path, text);
+fn secured(written: &Written, path: &str) -> Secured {
+    match written.text(path).as_deref() {
+        Some("never") => Secured::Never,
+        Some("always") => Secured::Always,
+        _ => Secured::Outward,
     }
-    listen
 }
 
 /// What operators reach; it never shows a token, so it may listen anywhere.
@@ -69,9 +60,7 @@ pub(super) fn admin(written: &mut Written) -> Option<Admin> {
     Some(Admin {
         listen: addresses(written, "admin.listen"),
         hosts: hosts(written, "admin.hosts"),
-        socket: sockets::access(written, "admin"),
-        uids: ids(written, "admin.uids"),
-        gids: ids(written, "admin.gids"),
+        tls: secured(written, "admin.tls"),
         startup_grace: written.length("admin.startup_grace")?,
     })
 }

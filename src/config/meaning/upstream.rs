@@ -186,7 +186,7 @@ fn is_path(text: &str) -> bool {
 }
 
 /// The file's mode, if it lets in more than its owner. Links are followed: Secret volumes are made of them.
-fn wide_mode(file: &Path) -> Option<u32> {
+pub(super) fn wide_mode(file: &Path) -> Option<u32> {
     let mode = fs::metadata(file).ok()?.permissions().mode() & 0o777;
     (mode & 0o077 != 0).then_some(mode)
 }

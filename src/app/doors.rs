@@ -1,0 +1,127 @@
+//! Every address opened, with the protection that the settings ask for.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus::Registry;
+use rustls::ServerConfig;
+
+use super::BindError;
+use crate::clock::Clock;
+use crate::config::{Config, Secured};
+use crate::listener::{Address, Handshakes, Listener, Tls};
+use crate::tls::{self, Credentials};
+
+/// What callers and operators reach.
+pub(super) struct Doors {
+    pub(super) http: Vec<Listener>,
+    pub(super) grpc: Vec<Listener>,
+    pub(super) admin: Vec<Listener>,
+    pub(super) credentials: Option<Credentials>,
+}
+
+/// One section's addresses, as the settings say them.
+struct Section<'a> {
+    path: &'static str,
+    listen: &'a [Address],
+    secured: Secured,
+    /// Whether addresses that other machines can reach may be opened with TLS, and without.
+    outward: Outward,
+}
+
+#[derive(Clone, Copy)]
+enum Outward {
+    /// Operators are shown no token.
+    Free,
+    /// Callers have certificates, and rules know them.
+    WithTls,
+    /// Nobody could tell who asks.
+    Never,
+}
+
+impl Doors {
+    /// Reads the TLS files and takes all addresses. Nothing is answered yet.
+    pub(super) async fn open(
+        config: Config,
+        clock: &Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Result<Self, BindError> {
+        let handshakes = Handshakes::register(registry);
+        let metrics = tls::Metrics::register(registry);
+        let asked = config.tls.as_ref().is_some_and(|it| it.client_ca.is_some());
+        let credentials = match config.tls {
+            Some(files) => Some(Credentials::load(files, Arc::clone(clock), metrics)?),
+            None => None,
+        };
+        let tls = |of: fn(&Credentials) -> Arc<ArcSwap<ServerConfig>>| {
+            let current = credentials.as_ref().map(of);
+            current.map(|it| Tls::new(it, handshakes.clone()))
+        };
+        let ruled = config.callers.iter().any(|it| !it.sans.is_empty());
+        let outward = match asked && ruled {
+            true => Outward::WithTls,
+            false => Outward::Never,
+        };
+        let http = Section {
+            path: "http.listen",
+            listen: &config.http.listen,
+            secured: config.http.tls,
+            outward,
+        };
+        let grpc = Section {
+            path: "grpc.listen",
+            listen: &config.grpc.listen,
+            secured: config.grpc.tls,
+            outward,
+        };
+        let admin = Section {
+            path: "admin.listen",
+            listen: &config.admin.listen,
+            secured: config.admin.tls,
+            outward: Outward::Free,
+        };
+        Ok(Self {
+            http: http.open(tls(Credentials::http)).await?,
+            grpc: grpc.open(tls(Credentials::grpc)).await?,
+            admin: admin.open(tls(Credentials::admin)).await?,
+            credentials,
+        })
+    }
+}
+
+impl Section<'_> {
+    async fn open(&self, tls: Option<Tls>) -> Result<Vec<Listener>, BindError> {
+        let mut open = Vec::with_capacity(self.listen.len());
+        for written in self.listen {
+            let listener = Listener::bind(written).await?;
+            open.push(self.protect(written, listener, tls.as_ref())?);
+        }
+        Ok(open)
+    }
+
+    /// Where a name leads is known only now: an address that other machines can reach is protected as such, whatever it is called.
+    fn protect(
+        &self,
+        written: &Address,
+        listener: Listener,
+        tls: Option<&Tls>,
+    ) -> Result<Listener, BindError> {
+        let bound = listener.local_address();
+        let secured = self.secured.covers(written) || self.secured.covers(bound);
+        let allowed = match self.outward {
+            _ if bound.is_local() => true,
+            Outward::Free => true,
+            Outward::WithTls => secured,
+            Outward::Never => false,
+        };
+        match (allowed, secured, tls) {
+            (true, false, _) => Ok(listener),
+            (true, true, Some(tls)) => Ok(listener.with_tls(tls.clone())),
+            (false, _, _) | (_, true, None) => Err(BindError::Reachable {
+                path: self.path,
+                written: written.clone(),
+                address: bound.clone(),
+            }),
+        }
+    }
+}
