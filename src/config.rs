@@ -327,6 +327,16 @@ pub fn http_addresses(sources: &Sources) -> Option<Vec<Address>> {
     addresses(sources, "http.listen")
 }
 
+/// Which of the addresses where operators reach it have TLS, in the same way.
+pub fn admin_tls(sources: &Sources) -> Secured {
+    meaning::secured(&Written::read(sources), "admin.tls")
+}
+
+/// Which of the addresses where callers reach it have TLS.
+pub fn http_tls(sources: &Sources) -> Secured {
+    meaning::secured(&Written::read(sources), "http.tls")
+}
+
 fn addresses(sources: &Sources, path: &str) -> Option<Vec<Address>> {
     let written = Written::read(sources);
     if written.has_failed(path) {

@@ -16,3 +16,6 @@ pub use files::{File, Files};
 pub use metrics::Metrics;
 pub use problem::{Fault, Problem};
 pub use set::Facts;
+
+#[cfg(test)]
+pub(crate) mod testing;

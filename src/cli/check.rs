@@ -3,13 +3,16 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::{Console, Exit, Form};
+use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Register, Sources};
 use crate::record::file::FileRegister;
 use crate::record::{Record, Unreadable};
+use crate::tls;
 
 /// What the state folder holds, as far as it matters to a start.
 enum Found {
@@ -34,6 +37,9 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
     for warning in &reading.config.warnings {
         console.tell(&format!("warning: {warning}"));
     }
+    if let Some(Ok(facts)) = certificate(&reading.config) {
+        console.tell(&format!("the certificate of TLS is {facts}"));
+    }
     match state(&reading.config) {
         Found::Fine(word) => console.tell(&format!("the settings are good; {word}")),
         Found::Odd(word) => console.tell(&format!("warning: {word}")),
@@ -43,6 +49,12 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
         }
     }
     Exit::Done
+}
+
+/// What reading the settings has found to be good.
+fn certificate(config: &Config) -> Option<Result<tls::Facts, tls::Problem>> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    Some(config.tls.as_ref()?.check(&clock))
 }
 
 fn state(config: &Config) -> Found {

@@ -36,6 +36,13 @@ impl Side {
         }
     }
 
+    fn socket(self) -> &'static str {
+        match self {
+            Self::Callers => "unix:/run/bearerd/http.sock",
+            Self::Operators => "unix:/run/bearerd/admin.sock",
+        }
+    }
+
     /// Every address that the settings name.
     fn listed(self, sources: &Sources) -> Result<Vec<Address>, (Exit, String)> {
         let listed = match self {
@@ -51,6 +58,28 @@ impl Side {
         })
     }
 
+    /// The first address that these settings name and that speaks plain HTTP, which is all that commands speak.
+    fn plain(self, sources: &Sources) -> Result<Address, (Exit, String)> {
+        let tls = match self {
+            Self::Callers => config::http_tls(sources),
+            Self::Operators => config::admin_tls(sources),
+        };
+        let listed = self.listed(sources)?;
+        let Some(first) = listed.first() else {
+            return Ok(self.usual().parse().expect("the usual address is one"));
+        };
+        let plain = listed.iter().find(|address| !tls.covers(address));
+        plain.cloned().ok_or_else(|| {
+            let (setting, flag) = (self.setting(), self.flag());
+            let why = format!(
+                "{setting} names only addresses with TLS, such as {first}, and commands speak plain HTTP over loopback or a Unix socket; \
+                 add one to it, such as `\"{}\"`, or name one with {flag}",
+                self.socket()
+            );
+            (Exit::BadSettings, why)
+        })
+    }
+
     /// The door to ask, or how to end and what to say.
     pub(super) fn door(
         self,
@@ -61,10 +90,7 @@ impl Side {
             Some(text) => text
                 .parse()
                 .map_err(|error| (Exit::Usage, format!("{}: {error}", self.flag())))?,
-            None => match self.listed(sources)?.into_iter().next() {
-                Some(address) => address,
-                None => self.usual().parse().expect("the usual address is one"),
-            },
+            None => self.plain(sources)?,
         };
         Door::new(&address).map_err(|failure| self.told(&failure))
     }
@@ -134,5 +160,30 @@ mod tests {
             assert_eq!(asked(Side::Callers, &sources), "127.0.0.1:7290");
             assert_eq!(asked(Side::Operators, &sources), "127.0.0.1:7292");
         }
+    }
+
+    #[test]
+    fn addresses_with_tls_are_passed_over_and_named_where_there_are_no_others() {
+        let with = |listen: &str, tls: &str| {
+            Sources::flags_only(vec![
+                Flag::new("test", "http.listen", listen),
+                Flag::new("test", "http.tls", tls),
+            ])
+        };
+        let asked = |listen, tls| {
+            let door = Side::Callers.door(None, &with(listen, tls));
+            door.map(|door| door.address().to_string())
+        };
+        let both = "0.0.0.0:1,127.0.0.1:2,unix:/run/x.sock";
+        assert_eq!(asked(both, "never"), Ok("0.0.0.0:1".to_owned()));
+        assert_eq!(asked(both, "outward"), Ok("127.0.0.1:2".to_owned()));
+        assert_eq!(asked(both, "always"), Ok("unix:/run/x.sock".to_owned()));
+        let (exit, why) = asked("127.0.0.1:2", "always").unwrap_err();
+        assert_eq!(exit, Exit::BadSettings);
+        assert_eq!(
+            why,
+            "http.listen names only addresses with TLS, such as 127.0.0.1:2, and commands speak plain HTTP over loopback or a Unix \
+             socket; add one to it, such as `\"unix:/run/bearerd/http.sock\"`, or name one with --address"
+        );
     }
 }

@@ -7,6 +7,8 @@ mod reach;
 mod tls;
 mod upstream;
 
+pub(super) use reach::secured;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;

@@ -263,3 +263,6 @@ fn tell(what: &'static str, facts: &Facts) {
     let (until, authorities) = (facts.until, facts.authorities);
     info!(names, fingerprint, %until, authorities, "{what}");
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,22 @@ pub struct Facts {
     pub authorities: Option<usize>,
 }
 
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = match self.names.is_empty() {
+            true => "no DNS name".to_owned(),
+            false => self.names.join(", "),
+        };
+        let (until, fingerprint) = (self.until, &self.fingerprint);
+        write!(f, "for {names}, valid until {until}, SHA-256 {fingerprint}")?;
+        match self.authorities {
+            Some(1) => write!(f, "; one authority signs callers' certificates"),
+            Some(count) => write!(f, "; {count} authorities sign callers' certificates"),
+            None => write!(f, "; callers need no certificate"),
+        }
+    }
+}
+
 /// Checks everything, and makes what listeners go by. The first problem ends it.
 pub(super) fn set(
     files: &Files,

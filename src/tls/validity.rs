@@ -46,3 +46,66 @@ fn timestamp(second: u64) -> Timestamp {
     let second = i64::try_from(second).unwrap_or(i64::MAX);
     Timestamp::from_second(second).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+    use rcgen::ExtendedKeyUsagePurpose;
+    use rustls::pki_types::pem::PemObject;
+
+    use crate::tls::testing::{Authority, Wanted, server};
+
+    fn issued(wanted: &Wanted) -> CertificateDer<'static> {
+        let pair = Authority::new("tests").issue(wanted);
+        CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn dates_are_those_that_were_written() {
+        // The last second of GeneralizedTime is how a certificate says that it never ends.
+        for life in [(0, 1), (1, 1_800_000_000), (1_000_000_000, 253_402_300_799)] {
+            let wanted = Wanted {
+                life: Some(life),
+                ..server()
+            };
+            let found = validity(&issued(&wanted)).unwrap();
+            let expected = (timestamp(life.0), timestamp(life.1));
+            assert_eq!((found.from, found.until), expected);
+            assert!(found.for_servers);
+        }
+    }
+
+    #[test]
+    fn only_a_usage_without_servers_is_against_servers() {
+        let usages = [
+            (vec![], true),
+            (vec![ExtendedKeyUsagePurpose::ClientAuth], false),
+            (
+                vec![
+                    ExtendedKeyUsagePurpose::ClientAuth,
+                    ExtendedKeyUsagePurpose::ServerAuth,
+                ],
+                true,
+            ),
+        ];
+        for (usage, expected) in usages {
+            let wanted = Wanted { usage, ..server() };
+            let found = validity(&issued(&wanted)).unwrap();
+            assert_eq!(found.for_servers, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_damaged_is_no_certificate_or_has_dates(at in 0usize..400, to: u8, cut in 0usize..400) {
+            let mut bytes = issued(&server()).to_vec();
+            let at = at % bytes.len();
+            bytes[at] = to;
+            let _either = validity(&CertificateDer::from(bytes.clone()));
+            bytes.truncate(cut % bytes.len());
+            prop_assert!(validity(&CertificateDer::from(bytes)).is_none());
+        }
+    }
+}

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sandbox",
             "lifecycle",
             "telemetry",
+            "tls",
             "listener",
             "record",
             "vend",

@@ -47,7 +47,8 @@ pub(super) fn somewhere(written: &mut Written, http: &Http, grpc: Option<&Grpc>)
     }
 }
 
-fn secured(written: &Written, path: &str) -> Secured {
+/// Which addresses of a section have TLS.
+pub(in super::super) fn secured(written: &Written, path: &str) -> Secured {
     match written.text(path).as_deref() {
         Some("never") => Secured::Never,
         Some("always") => Secured::Always,
