@@ -228,3 +228,6 @@ impl Handshakes {
         self.0[outcome as usize].inc();
     }
 }
+
+#[cfg(test)]
+mod tests;
