@@ -3,8 +3,7 @@
 //! A pair lies in two files, which nobody writes at one moment. So what a look finds in the place of the keys at hand is believed
 //! when a look a second later finds the same; until then nothing is sent. What cannot be read at all leaves the keys at hand.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -23,8 +22,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// How long reading may take: the files may lie on a disk that hangs. An attempt goes on with the keys at hand then.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// So many attempts in a row are withheld because of files that change; the next one uses the keys at hand.
-const MOST_WITHHELD: u32 = 3;
+/// For so long attempts are withheld because of files that change; after that they use the keys at hand.
+const MOST_WITHHELD: Duration = Duration::from_secs(5);
 
 pub(super) struct KeyRing {
     reader: Arc<Reader>,
@@ -42,7 +41,8 @@ pub(super) struct KeyRing {
 struct Reader {
     files: KeyFiles,
     one: Arc<Mutex<()>>,
-    withheld: AtomicU32,
+    /// Since when attempts are withheld.
+    withheld: StdMutex<Option<Instant>>,
 }
 
 impl Reader {
@@ -60,6 +60,17 @@ impl Reader {
         };
         timeout(patience, look).await.ok().flatten()
     }
+
+    /// How long ago the first attempt in a row was withheld; this may be the first.
+    fn withheld_for(&self) -> Duration {
+        let mut since = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+        since.get_or_insert_with(Instant::now).elapsed()
+    }
+
+    /// The next attempt that is withheld is the first.
+    fn begin_anew(&self) {
+        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 impl KeyRing {
@@ -69,7 +80,7 @@ impl KeyRing {
             reader: Arc::new(Reader {
                 files,
                 one: Arc::default(),
-                withheld: AtomicU32::new(0),
+                withheld: StdMutex::default(),
             }),
             at_hand,
             complete: Vec::new(),
@@ -105,8 +116,7 @@ impl KeyRing {
         async move {
             let look = Arc::clone(&reader).look(patience.min(PATIENCE)).await;
             let found = look.and_then(|look| look.into_keys().ok());
-            found.is_none_or(|found| found == at_hand)
-                || reader.withheld.fetch_add(1, Ordering::Relaxed) >= MOST_WITHHELD
+            found.is_none_or(|found| found == at_hand) || reader.withheld_for() >= MOST_WITHHELD
         }
     }
 
@@ -165,7 +175,7 @@ impl KeyRing {
 
     fn settle(&mut self) {
         self.doubt = None;
-        self.reader.withheld.store(0, Ordering::Relaxed);
+        self.reader.begin_anew();
     }
 
     fn tell(&mut self, complete: Vec<bool>) {
@@ -186,6 +196,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::path::{Path, PathBuf};
+    use tokio::time::advance;
 
     /// A ring over pairs of files in a folder; each name is that of a pair.
     fn ring(folder: &Path, pairs: &[&str]) -> KeyRing {
@@ -280,7 +291,7 @@ mod tests {
         assert!(ring.failing);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_attempt_is_withheld_for_files_that_change_but_not_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "a", "one");
@@ -288,9 +299,10 @@ mod tests {
         let patience = Duration::from_secs(60);
         assert!(ring.still_so(patience).await);
         write(folder.path(), "a", "two");
-        for _ in 0..MOST_WITHHELD {
+        for _ in 0..10 {
             assert!(!ring.still_so(patience).await);
         }
+        advance(MOST_WITHHELD).await;
         assert!(ring.still_so(patience).await);
         let now = Instant::now();
         assert_eq!(looked(&mut ring, now), None);

@@ -200,6 +200,21 @@ async fn changed_key_files_are_read_again_and_broken_ones_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_attempt_is_made_with_a_key_that_was_replaced_just_before() {
+    let running = start(Scripted::default());
+    // So late that no look finds them in time to believe them.
+    sleep(27 * MINUTE - SECOND / 2).await;
+    for name in ["id", "key"] {
+        fs::write(running.keys.path().join(name), "second").unwrap();
+    }
+    sleep(10 * SECOND).await;
+    assert_eq!(*running.issuer.keys.lock().unwrap(), ["first", "second"]);
+    let attempts = running.vend.status().attempts.clone();
+    let outcomes: Vec<_> = attempts.iter().map(|it| it.outcome).take(2).collect();
+    assert_eq!(outcomes, ["minted", "not_sent"], "newest first");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_in_the_issuer_ends_the_driver_and_is_not_swallowed() {
     let issuer = Scripted {
         panics: true,
