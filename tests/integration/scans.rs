@@ -1,0 +1,299 @@
+//! Where a secret could show: everything that a daemon says, shows of itself and leaves behind, its memory, and what an abort leaves.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::harness::{Daemon, Scale, World};
+
+/// What the system shows of a process to whoever may ask.
+fn look_at(daemon: &Daemon, world: &World) {
+    let process = format!("/proc/{}", daemon.pid().as_raw_nonzero());
+    for file in [
+        "environ",
+        "cmdline",
+        "status",
+        "comm",
+        "maps",
+        "limits",
+        "mountinfo",
+    ] {
+        let path = format!("{process}/{file}");
+        let text = fs::read(&path).unwrap_or_default();
+        world.captured.add(&path, &String::from_utf8_lossy(&text));
+    }
+    for entry in fs::read_dir(format!("{process}/fd")).into_iter().flatten() {
+        let link = fs::read_link(entry.unwrap().path()).unwrap_or_default();
+        world
+            .captured
+            .add("an open file", &link.display().to_string());
+    }
+}
+
+/// All files but those of keys, and the record, which is looked at in the end.
+fn look_at_files(folder: &Path, world: &World) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        world.captured.add("a file's name", &name);
+        if entry.file_type().unwrap().is_dir() {
+            look_at_files(&entry.path(), world);
+        } else if entry.file_type().unwrap().is_file()
+            && !["key_id_", "api_key_", "record.json"]
+                .iter()
+                .any(|it| name.starts_with(it))
+        {
+            world
+                .captured
+                .add(&name, &fs::read_to_string(entry.path()).unwrap());
+        }
+    }
+}
+
+/// What a command says; its data, too, unless that is the token.
+fn command(world: &World, daemon: &Daemon, arguments: &[&str]) {
+    let settings = world.path("state.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd"));
+    command
+        .arg("--config")
+        .arg(settings)
+        .args(arguments)
+        .env_clear();
+    command
+        .env("BEARERD_HTTP__LISTEN", &daemon.http)
+        .env("BEARERD_ADMIN__LISTEN", &daemon.admin);
+    let output = command.output().unwrap();
+    let name = arguments.join(" ");
+    assert!(
+        output.status.success() || output.status.code() == Some(75),
+        "{name}: {output:?}"
+    );
+    world
+        .captured
+        .add(&name, &String::from_utf8_lossy(&output.stderr));
+    if arguments[0] != "token" {
+        world
+            .captured
+            .add(&name, &String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_said_shown_or_left_behind_holds_no_secret() {
+    let world = World::new(Scale::brisk()).await;
+    let daemon = world.start().await;
+    let mut last = daemon.first_token().await;
+    for (turn, wish) in ["report", "bad keys", "refresh", "new filter"]
+        .into_iter()
+        .enumerate()
+    {
+        match wish {
+            "report" => {
+                let text = format!(r#"{{"generation":{},"status":401}}"#, last.generation());
+                assert_eq!(daemon.report(&text).await.status, 202);
+            }
+            "bad keys" => {
+                world.sandbox.regenerate_key(0).unwrap();
+                daemon
+                    .until("refused", |status| !status["parked"].is_null())
+                    .await;
+                world.write_keys();
+            }
+            "refresh" => drop(daemon.refresh().await),
+            _ => {
+                let log = daemon.send(
+                    reqwest::Method::PUT,
+                    &daemon.admin,
+                    "/log?for=1m",
+                    &[],
+                    Some("trace"),
+                );
+                // The body's type is not the one that is asked for, so this is refused: that is an answer, too.
+                drop(log.await);
+            }
+        }
+        for path in [
+            "/",
+            "/livez",
+            "/readyz?verbose",
+            "/startupz",
+            "/metrics",
+            "/status",
+            "/settings",
+            "/log",
+            "/nowhere",
+        ] {
+            daemon.ask_admin(path).await;
+        }
+        look_at(&daemon, &world);
+        last = daemon.get("/v1/token", &[("prefer", "wait=60")]).await;
+        assert_eq!(last.status, 200, "turn {turn}");
+    }
+    let commands: [&[&str]; 7] = [
+        &["status"],
+        &["status", "--format", "json"],
+        &["token", "--format", "header"],
+        &["wait", "--timeout", "30s"],
+        &["refresh"],
+        &["check"],
+        &["ledger", "show"],
+    ];
+    for arguments in commands {
+        command(&world, &daemon, arguments);
+    }
+    look_at_files(&world.path(""), &world);
+    assert!(daemon.stop().await.success());
+    look_at_files(&world.path(""), &world);
+    assert!(world.captured.says("vending over HTTP") && world.captured.says("record.json"));
+    assert!(world.captured.says("Umask:\t0077"));
+    world.finish();
+}
+
+/// How often each of these texts is in what a process may write to of its memory; `None` where that may not be looked at.
+fn in_memory(daemon: &Daemon, texts: &[String]) -> Option<BTreeMap<String, usize>> {
+    let process = format!("/proc/{}", daemon.pid().as_raw_nonzero());
+    let maps = fs::read_to_string(format!("{process}/maps")).ok()?;
+    let memory = File::open(format!("{process}/mem")).ok()?;
+    let mut found: BTreeMap<String, usize> = texts.iter().map(|text| (text.clone(), 0)).collect();
+    for line in maps.lines() {
+        let mut fields = line.split_whitespace();
+        let (range, rights) = (fields.next()?, fields.next()?);
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (from, to) = range.split_once('-')?;
+        let (from, to) = (
+            u64::from_str_radix(from, 16).ok()?,
+            u64::from_str_radix(to, 16).ok()?,
+        );
+        let mut piece = vec![0; usize::try_from(to - from).ok()?];
+        if memory.read_exact_at(&mut piece, from).is_err() {
+            continue;
+        }
+        for (text, count) in &mut found {
+            // The middle of it: an allocator writes over the beginning of what it was given back.
+            let middle = &text.as_bytes()[text.len() / 4..text.len() * 3 / 4];
+            *count += piece
+                .windows(middle.len())
+                .filter(|it| *it == middle)
+                .count();
+        }
+    }
+    Some(found)
+}
+
+#[tokio::test]
+async fn a_replaced_token_is_wiped_from_memory() {
+    let world = World::quiet(Scale::brisk()).await;
+    let daemon = world.start().await;
+    let mut last = daemon.first_token().await;
+    for _ in 0..8 {
+        for accept in ["application/json", "text/plain"] {
+            daemon.get("/v1/token", &[("accept", accept)]).await;
+        }
+        last = daemon.next_token(&last).await;
+    }
+    let tokens = world.sandbox.issued_tokens();
+    let Some(found) = in_memory(&daemon, &tokens) else {
+        eprintln!("skipped: this user may not look into another process");
+        return;
+    };
+    let counts: Vec<usize> = tokens.iter().map(|token| found[token]).collect();
+    println!("copies, oldest token first: {counts:?}");
+    let live = tokens
+        .iter()
+        .position(|token| *token == last.access_token())
+        .unwrap();
+    assert!(
+        counts[live] > 1,
+        "the live token is there, so this looks in the right place"
+    );
+    // What is ours is wiped. A piece that hyper sent or read may lie where nothing was put since.
+    let left: usize = counts[..live - 1].iter().sum();
+    assert!(left <= live, "{left} copies of {} tokens", live - 1);
+    assert!(daemon.stop().await.success());
+    world.finish();
+}
+
+/// True if this machine writes core files at all.
+fn cores_are_written(folder: &Path) -> bool {
+    let mut shell = Command::new("sh");
+    let shell = shell
+        .args(["-c", "ulimit -c unlimited; kill -ABRT $$"])
+        .current_dir(folder);
+    shell.status().unwrap().core_dumped()
+}
+
+/// True once nothing is left of a process but how it ended.
+fn is_over(daemon: &Daemon) -> bool {
+    let status = format!("/proc/{}/status", daemon.pid().as_raw_nonzero());
+    fs::read_to_string(status).unwrap().contains("State:\tZ")
+}
+
+#[tokio::test]
+async fn no_end_of_any_command_leaves_a_core() {
+    let world = World::new(Scale::still()).await;
+    let folder = world.path("cores");
+    fs::create_dir(&folder).unwrap();
+    if !cores_are_written(&folder) {
+        eprintln!("skipped: this machine writes no core files");
+        return;
+    }
+    for file in fs::read_dir(&folder).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let settings = world.write("core.toml", &world.toml(&world.state(), "core"));
+    for signal in [
+        Signal::ABORT,
+        Signal::SEGV,
+        Signal::ILL,
+        Signal::BUS,
+        Signal::FPE,
+        Signal::QUIT,
+        Signal::SYS,
+        Signal::TRAP,
+    ] {
+        let daemon = Daemon::start_under("-c unlimited", &folder, &settings, &world.captured).await;
+        daemon.first_token().await;
+        // Rust's own handler takes the first of some, to look for a stack overflow.
+        while !is_over(&daemon) {
+            daemon.signal(signal);
+            tokio::task::yield_now().await;
+        }
+        let status = daemon.ended().await;
+        assert_eq!(status.signal(), Some(signal.as_raw()));
+        assert!(!status.core_dumped(), "{signal:?}: {status}");
+    }
+    let address = format!("unix:{}", world.path("nobody.sock").display());
+    let binary = env!("CARGO_BIN_EXE_bearerd");
+    let script =
+        format!("ulimit -c unlimited; exec {binary} wait --timeout 60s --address {address}");
+    let mut waiting = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(&folder)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = rustix::process::Pid::from_child(&waiting);
+    // Once it is told not to be looked into, `environ` is root's; until then it is the shell that execs.
+    let umask = || fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    while !umask().contains("Umask:\t0077") {
+        std::thread::yield_now();
+    }
+    rustix::process::kill_process(pid, Signal::ABORT).unwrap();
+    let status = waiting.wait().unwrap();
+    assert!(
+        status.signal() == Some(6) && !status.core_dumped(),
+        "{status}"
+    );
+    assert_eq!(
+        fs::read_dir(&folder).unwrap().count(),
+        0,
+        "a core file was left"
+    );
+    world.finish();
+}
