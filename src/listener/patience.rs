@@ -163,17 +163,9 @@ pub(super) type Seat = (Counted, Place);
 pub(super) struct Watched<S> {
     socket: S,
     pulse: Arc<Pulse>,
-    /// Nothing is read while nothing can be written. Without it, hyper answers whatever is pipelined, and keeps the answers.
-    held: Held,
+    /// What is read while nothing is asked begins a head.
+    heads: bool,
     _seat: Seat,
-}
-
-/// Whether a caller that does not read is read from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Held {
-    Never,
-    No,
-    Waiting,
 }
 
 impl<S> Watched<S> {
@@ -181,14 +173,14 @@ impl<S> Watched<S> {
         Self {
             socket,
             pulse,
-            held: Held::Never,
+            heads: false,
             _seat: seat,
         }
     }
 
-    /// Reads nothing from a caller for as long as it does not take what is written.
+    /// One request comes after the other on it. Over HTTP/2 calls begin within the stream of bytes.
     pub(super) fn in_turn(mut self) -> Self {
-        self.held = Held::No;
+        self.heads = true;
         self
     }
 
@@ -197,15 +189,11 @@ impl<S> Watched<S> {
     }
 
     /// Something could be written, or not.
-    fn wrote(&mut self, cx: &Context<'_>, went: bool) {
+    fn wrote(&self, went: bool) {
         let stalled = self.pulse.stalled.load(Relaxed);
         if stalled && went {
             self.pulse.begin(self.pulse.beat.load(Relaxed) & PHASE);
             self.pulse.stalled.store(false, Relaxed);
-            if self.held == Held::Waiting {
-                self.held = Held::No;
-                cx.waker().wake_by_ref();
-            }
         } else if !stalled && !went {
             self.pulse.stalled.store(true, Relaxed);
         }
@@ -219,17 +207,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let it = self.get_mut();
-        if it.held != Held::Never && it.pulse.stalled.load(Relaxed) {
-            it.held = Held::Waiting;
-            return Poll::Pending;
-        }
         let before = into.filled().len();
         let read = Pin::new(&mut it.socket).poll_read(cx, into);
-        // Over HTTP/2 calls begin within the stream of bytes.
-        if it.held != Held::Never
-            && into.filled().len() > before
-            && it.pulse.beat.load(Relaxed) & PHASE == IDLE
-        {
+        if it.heads && into.filled().len() > before && it.pulse.beat.load(Relaxed) & PHASE == IDLE {
             it.pulse.head();
         }
         read
@@ -244,7 +224,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let it = self.get_mut();
         let written = Pin::new(&mut it.socket).poll_write(cx, from);
-        it.wrote(cx, written.is_ready());
+        it.wrote(written.is_ready());
         written
     }
 

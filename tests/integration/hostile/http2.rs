@@ -186,7 +186,7 @@ async fn a_head_that_does_not_end_or_is_too_long_is_refused() {
         once(
             "an index beyond the table",
             frame(HEADERS, END_HEADERS, 1, &[0xff, 0xff, 0x7f]),
-            Ended::With(9),
+            Ended::With(PROTOCOL_ERROR),
         ),
     ];
     hold(&mut siege, rows).await;
@@ -269,11 +269,7 @@ async fn frames_that_may_not_be_end_the_connection() {
             [open, frame(DATA, 8, 1, &[9])].concat(),
             Ended::With(PROTOCOL_ERROR),
         ),
-        once(
-            "a goodbye",
-            frame(GOAWAY, 0, 0, &[0; 8]),
-            Ended::Never,
-        ),
+        once("a goodbye", frame(GOAWAY, 0, 0, &[0; 8]), Ended::Never),
     ];
     hold(&mut siege, rows).await;
     siege.lift().await;
