@@ -19,7 +19,7 @@ use super::crowd::Crowd;
 use super::metrics::Reason;
 use super::patience::{Pulse, Watched};
 use super::socket::Socket;
-use super::{Listener, Peer};
+use super::{Bounds, Listener, Peer};
 
 /// How long accepting rests after an error that is not the connection's own, such as too many open files.
 const REST: Duration = Duration::from_millis(50);
@@ -76,53 +76,21 @@ pub trait Service: Clone + Send + Sync + 'static {
 
 /// Serves until the drain has begun and every request that had arrived by then is answered. Has no deadline of its own: dropping
 /// it cuts the connections that are left.
-pub(super) async fn serve<P: Protocol>(
-    mut listener: Listener,
-    protocol: P,
-    drain: CancellationToken,
-) {
-    let mut connections = JoinSet::new();
-    let protocol = Arc::new(protocol);
-    let closing = Arc::new(Closing::default());
-    let tls = listener.tls.clone();
-    let begin = |connections: &mut JoinSet<()>, (socket, peer)| {
-        let connection = Connection {
-            peer,
-            names: None,
-            drain: drain.clone(),
-        };
-        let (protocol, closing) = (Arc::clone(&protocol), Arc::clone(&closing));
-        match (socket, &tls) {
-            (Socket::Tcp(stream), Some(tls)) => {
-                // In a box: the task of a connection without TLS is no larger for it.
-                let talk = tls.clone().talk(stream, connection, protocol, closing);
-                connections.spawn(Box::pin(talk));
-            }
-            (socket, _) => {
-                connections.spawn(protocol.talk(socket, connection, closing));
-            }
-        }
-    };
-    let mut crowd = Crowd::new(bounds.patience);
-    let mut sweep = pin!(sleep(crowd.tick()));
+pub(super) async fn serve<P: Protocol>(listener: Listener, protocol: P, drain: CancellationToken) {
+    let mut room = Room::new(listener, protocol, drain.clone());
+    let mut sweep = pin!(sleep(room.crowd.tick()));
     let mut failures = 0;
-    let mut full = Full::default();
     loop {
-        let room = connections.len() < bounds.connections || crowd.has_idlers();
+        let admits = room.admits();
         let accepted = tokio::select! {
-            accepted = listener.accept(), if room => accepted,
-            Some(ended) = connections.join_next_with_id() => {
-                crowd.leave(note(&ended));
+            accepted = room.listener.accept(), if admits => accepted,
+            Some(ended) = room.connections.join_next_with_id() => {
+                room.crowd.leave(note(&ended));
                 continue;
             }
-            () = sweep.as_mut(), if !connections.is_empty() => {
-                crowd.sweep(|reason| bounds.counts.closed(reason));
-                let is_full = connections.len() >= bounds.connections;
-                if is_full {
-                    crowd.look_for_idlers();
-                }
-                full.tell(&listener, is_full);
-                sweep.as_mut().reset(Instant::now() + crowd.tick());
+            () = sweep.as_mut(), if !room.connections.is_empty() => {
+                room.sweep();
+                sweep.as_mut().reset(Instant::now() + room.crowd.tick());
                 continue;
             }
             () = drain.cancelled() => break,
@@ -130,30 +98,109 @@ pub(super) async fn serve<P: Protocol>(
         match accepted {
             Ok((socket, peer)) => {
                 if failures > 0 {
-                    tracing::info!(address = %listener.local_address(), failures, "accepting again");
+                    let address = room.listener.local_address();
+                    tracing::info!(%address, failures, "accepting again");
                     failures = 0;
                 }
-                begin(&mut connections, accepted);
+                // The sweep rests while nobody is here.
+                if room.connections.is_empty() {
+                    sweep.as_mut().reset(Instant::now() + room.crowd.tick());
+                }
+                room.admit(socket, peer);
             }
             Err(error) if is_the_connections_own(&error) => {}
             Err(error) => {
                 failures += 1;
-                warn(&listener, &error, failures);
+                warn(&room.listener, &error, failures);
                 tokio::select! {
-                    () = tokio::time::sleep(REST) => {}
+                    () = sleep(REST) => {}
                     () = drain.cancelled() => break,
                 }
             }
         }
     }
-    listener.hide();
-    closing.begin();
-    for accepted in waiting(&listener).await {
-        begin(&mut connections, accepted);
+    room.closed().await;
+}
+
+/// A listener and its connections.
+struct Room<P> {
+    listener: Listener,
+    bounds: Bounds,
+    protocol: Arc<P>,
+    drain: CancellationToken,
+    closing: Arc<Closing>,
+    connections: JoinSet<()>,
+    crowd: Crowd,
+    full: Full,
+}
+
+impl<P: Protocol> Room<P> {
+    fn new(listener: Listener, protocol: P, drain: CancellationToken) -> Self {
+        let bounds = listener.bounds.clone();
+        Self {
+            listener,
+            protocol: Arc::new(protocol),
+            drain,
+            closing: Arc::default(),
+            connections: JoinSet::new(),
+            crowd: Crowd::new(bounds.patience),
+            full: Full::default(),
+            bounds,
+        }
     }
-    drop(listener);
-    while let Some(ended) = connections.join_next_with_id().await {
-        note(&ended);
+
+    fn is_full(&self) -> bool {
+        self.connections.len() >= self.bounds.connections
+    }
+
+    /// True if there is a place for one more connection, or one can be made.
+    fn admits(&mut self) -> bool {
+        !self.is_full() || self.crowd.has_idlers()
+    }
+
+    /// Begins to talk, unless the peer has as many connections as it may.
+    fn admit(&mut self, socket: Socket, peer: Peer) {
+        let Some(place) = self.bounds.place(peer) else {
+            self.bounds.counts.closed(Reason::PeerLimit);
+            return;
+        };
+        if self.is_full() && self.crowd.make_room() {
+            self.bounds.counts.closed(Reason::MadeRoom);
+        }
+        let pulse = Arc::new(Pulse::default());
+        let seat = (self.bounds.counts.opened(), place);
+        let socket = Watched::new(socket, Arc::clone(&pulse), seat);
+        let connection = Connection {
+            peer,
+            names: None,
+            drain: self.drain.clone(),
+        };
+        let closing = Arc::clone(&self.closing);
+        let talking = Arc::clone(&self.protocol).talk(socket, connection, closing);
+        let handle = self.connections.spawn(talking);
+        self.crowd.enter(pulse, handle);
+    }
+
+    fn sweep(&mut self) {
+        self.crowd.sweep(|reason| self.bounds.counts.closed(reason));
+        let is_full = self.is_full();
+        if is_full {
+            self.crowd.look_for_idlers();
+        }
+        self.full.tell(&self.listener, is_full);
+    }
+
+    /// Takes nobody else, and ends when those who are here are answered.
+    async fn closed(mut self) {
+        self.listener.hide();
+        self.closing.begin();
+        for (socket, peer) in waiting(&self.listener).await {
+            self.admit(socket, peer);
+        }
+        drop(self.listener);
+        while let Some(ended) = self.connections.join_next_with_id().await {
+            note(&ended);
+        }
     }
 }
 
