@@ -11,7 +11,7 @@ use super::http::Story;
 use super::room::{HOST, SECRETS};
 
 /// How the words end that a problem's type may be.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 17] = [
     "no_token_yet",
     "expired",
     "draining",
@@ -21,6 +21,7 @@ const WORDS: [&str; 16] = [
     "no_host",
     "foreign_host",
     "target",
+    "framing",
     "not_found",
     "wrong_method",
     "not_acceptable",
@@ -254,10 +255,16 @@ fn may_ask(peer: Peer, asked: &Asked) -> bool {
     let mut hosts = headers.get_all("host").iter();
     let (host, second) = (hosts.next(), hosts.next());
     let known = host.is_some_and(|host| is_known(host.as_bytes(), peer));
-    // Another machine has no certificate here, and so no name.
-    !matches!(peer, Peer::Other(_))
-        && asked.uri.authority().is_none()
+    let mut encodings = headers.get_all("transfer-encoding").iter();
+    let (encoding, another) = (encodings.next(), encodings.next());
+    let lengths = headers.get_all("content-length");
+    let bodied = encoding.is_some() || lengths.iter().any(|length| length != "0");
+    let reads = [Method::GET, Method::HEAD].contains(&asked.method);
+    asked.uri.authority().is_none()
         && !passed_on
+        && encoding.is_none_or(|it| it == "chunked")
+        && another.is_none()
+        && !(reads && bodied)
         && marked
         && second.is_none()
         && known

@@ -1,5 +1,6 @@
 //! Many connections, and many reports.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -110,6 +111,59 @@ async fn whoever_takes_all_places_has_to_make_room() {
     );
     siege.within("floods of connections", 2 * 17 * EACH).await;
     drop((held, asked));
+    siege.lift().await;
+}
+
+#[tokio::test]
+async fn a_flood_that_does_not_stop_leaves_room_for_others() {
+    let mut siege = Siege::begin(FEW).await;
+    let mut floods = JoinSet::new();
+    for address in [&siege.daemon.http, &siege.daemon.grpc] {
+        let address = address.clone();
+        floods.spawn(async move {
+            // Those it holds are always more than there are places, and half of them have just come.
+            let mut held = VecDeque::new();
+            loop {
+                held.push_back(Wire::connect(&address).await);
+                if held.len() > 100 {
+                    held.pop_front();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    let made_room = "bearerd_connections_closed_total{reason=\"made_room\"}";
+    siege.until_at_least(made_room, 10.0).await;
+    for _ in 0..3 {
+        siege.served().await;
+    }
+    siege
+        .within("a flood that does not stop", 2 * 17 * EACH)
+        .await;
+    assert!(floods.try_join_next().is_none(), "it goes on");
+    floods.shutdown().await;
+    siege.lift().await;
+}
+
+#[tokio::test]
+async fn operators_are_answered_beside_a_flood_of_their_own() {
+    let mut siege = Siege::begin("").await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(Wire::connect(&siege.daemon.admin).await);
+        held.push(Wire::connect(&siege.daemon.http).await);
+    }
+    for _ in 0..10 {
+        let mut probe = Wire::connect(&siege.daemon.admin).await;
+        probe
+            .send(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        assert_eq!(statuses(&probe.rest().await), [200]);
+    }
+    // Operators have 32 places, and whoever came before a probe had to go before it.
+    assert!(siege.closed("made_room").await >= 60.0);
+    siege.within("a flood of operators", 300 * EACH).await;
     siege.lift().await;
 }
 
