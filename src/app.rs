@@ -35,8 +35,9 @@ use doors::Doors;
 /// Files that callers' connections leave free: for the record, the issuer, the listeners and the log.
 const OWN_FILES: usize = 48;
 
-/// Connections that one admin listener may hold.
-const OPERATORS: usize = 32;
+/// Connections that one admin listener may hold: more than operators need, so that a probe has time to ask before a flood of others
+/// takes its place.
+const OPERATORS: usize = 128;
 
 /// A daemon that has its addresses and has not begun to serve.
 pub struct App {

@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, Id};
 use super::metrics::Reason;
 use super::patience::{Doing, Patience, Pulse};
 
-/// So long a connection is left alone when there is no room.
+/// So long a connection that has asked for something is left alone when there is no room.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// All that are open.
@@ -19,7 +19,10 @@ pub(super) struct Crowd {
     /// The sweep under way, or the last one.
     sweep: u32,
     all: HashMap<Id, Seen>,
-    /// Who may be ended to make room, in their order: as the last sweep saw them.
+    /// Who had not asked for anything when last looked at, the first that came first. They make room first: callers ask at once, and
+    /// whoever only wants to take places does not. How fast those come is how soon they go again, so that nobody waits long behind them.
+    mute: VecDeque<Id>,
+    /// Who else may be ended to make room, the longest idle first: as the last sweep saw them.
     idlers: VecDeque<(Id, u32)>,
 }
 
@@ -42,6 +45,7 @@ impl Crowd {
             tick: patience.tick(),
             sweep: 0,
             all: HashMap::new(),
+            mute: VecDeque::new(),
             idlers: VecDeque::new(),
         }
     }
@@ -62,6 +66,7 @@ impl Crowd {
             told: false,
             handle,
         };
+        self.mute.push_back(seen.handle.id());
         self.all.insert(seen.handle.id(), seen);
     }
 
@@ -73,6 +78,8 @@ impl Crowd {
     pub(super) fn sweep(&mut self, mut ended: impl FnMut(Reason)) {
         self.sweep = self.sweep.wrapping_add(1);
         let (now, tick) = (self.sweep, self.tick);
+        self.mute
+            .retain(|id| self.all.get(id).is_some_and(Seen::is_mute));
         for seen in self.all.values_mut() {
             let (beat, doing) = seen.pulse.look();
             if (beat, doing) != (seen.beat, seen.doing) {
@@ -102,47 +109,59 @@ impl Crowd {
         }
     }
 
-    /// Looks for those who may be ended to make room: who never asked for anything, and then who is idle, the longest first.
+    /// Looks for those who may be ended to make room: who is idle, the longest first.
     pub(super) fn look_for_idlers(&mut self) {
         let (now, tick) = (self.sweep, self.tick);
-        let mut found: Vec<(bool, u32, Id, u32)> = self
+        let mut found: Vec<(u32, Id, u32)> = self
             .all
             .iter()
-            .filter(|(_, it)| matches!(it.doing, Doing::First | Doing::Head | Doing::Idle))
+            .filter(|(_, it)| matches!(it.doing, Doing::Head | Doing::Idle))
             .filter(|(_, it)| !it.told && age(now, it.since, tick) >= GRACE.max(tick))
-            .map(|(id, it)| (it.doing != Doing::First, it.since, *id, it.beat))
+            .map(|(id, it)| (it.since, *id, it.beat))
             .collect();
-        found.sort_unstable_by_key(|&(asked, since, ..)| (asked, since));
-        self.idlers = found
-            .into_iter()
-            .map(|(_, _, id, beat)| (id, beat))
-            .collect();
+        found.sort_unstable_by_key(|&(since, ..)| since);
+        self.idlers = found.into_iter().map(|(_, id, beat)| (id, beat)).collect();
     }
 
     /// True if somebody can be ended to make room.
     pub(super) fn has_idlers(&mut self) -> bool {
-        while let Some((id, beat)) = self.idlers.front() {
-            let seen = self.all.get(id).filter(|it| !it.told);
-            if seen.is_some_and(|it| it.pulse.look() == (*beat, it.doing)) {
-                return true;
-            }
-            self.idlers.pop_front();
-        }
-        false
+        self.first_idler().is_some()
     }
 
     /// Ends one of them; true if there was one.
     pub(super) fn make_room(&mut self) -> bool {
-        if !self.has_idlers() {
+        let Some(id) = self.first_idler() else {
             return false;
-        }
-        let first = self.idlers.pop_front();
-        let seen = first.and_then(|(id, _)| self.all.get_mut(&id));
-        if let Some(seen) = seen {
+        };
+        if let Some(seen) = self.all.get_mut(&id) {
             seen.told = true;
             seen.handle.abort();
         }
         true
+    }
+
+    /// Forgets those in front who are busy by now, or have gone.
+    fn first_idler(&mut self) -> Option<Id> {
+        while let Some(id) = self.mute.front() {
+            if self.all.get(id).is_some_and(Seen::is_mute) {
+                return Some(*id);
+            }
+            self.mute.pop_front();
+        }
+        while let Some((id, beat)) = self.idlers.front() {
+            let seen = self.all.get(id).filter(|it| !it.told);
+            if seen.is_some_and(|it| it.pulse.look() == (*beat, it.doing)) {
+                return Some(*id);
+            }
+            self.idlers.pop_front();
+        }
+        None
+    }
+}
+
+impl Seen {
+    fn is_mute(&self) -> bool {
+        !self.told && self.pulse.look().1 == Doing::First
     }
 }
 
@@ -289,10 +308,11 @@ mod tests {
         room.enter(Pulse::answering);
         let (_, mute) = room.enter(|_| {});
         room.seconds(2);
-        room.enter(|_| {});
+        let (_, newest) = room.enter(|_| {});
+        room.enter(Pulse::idle);
         room.crowd.look_for_idlers();
         woken.answering();
-        for expected in [mute, long, later] {
+        for expected in [mute, newest, long, later] {
             assert!(room.crowd.make_room());
             assert_eq!(room.cut().await, expected);
         }

@@ -107,6 +107,10 @@ pub(super) async fn serve<P: Protocol>(listener: Listener, protocol: P, drain: C
                     sweep.as_mut().reset(Instant::now() + room.crowd.tick());
                 }
                 room.admit(socket, peer);
+                if room.is_full() {
+                    // Whoever has just come is looked at before it could have to go again.
+                    yield_now().await;
+                }
             }
             Err(error) if is_the_connections_own(&error) => {}
             Err(error) => {
