@@ -854,6 +854,19 @@ fn the_table_is_sound() {
 }
 
 #[test]
+fn a_peer_has_a_quarter_of_all_connections_and_no_more_than_a_thousand_or_so() {
+    let desk = Desk::new();
+    let peers = |toml: &str| {
+        let bounds = desk.read(&desk.text(toml)).unwrap().config.bounds;
+        (bounds.connections.get(), bounds.peer_connections.get())
+    };
+    assert_eq!(peers(""), (32_768, 1024));
+    assert_eq!(peers("limits.connections = 100"), (100, 25));
+    assert_eq!(peers("limits.connections = 1"), (1, 1));
+    assert_eq!(peers("limits.peer_connections = 7"), (32_768, 7));
+}
+
+#[test]
 fn callers_are_named_by_what_tells_who_they_are() {
     let desk = Desk::new();
     let text = "[callers.orders]\nuids = [1000, \"1001\"]\nmay = [\"vend\"]\nrate = 5\n\
