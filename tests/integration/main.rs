@@ -8,6 +8,7 @@
 )]
 #![allow(unreachable_pub, reason = "nothing outside can reach a test")]
 
+mod audit;
 mod bench;
 mod callers;
 mod cli;
