@@ -12,6 +12,7 @@ use super::room::{HOST, SECRETS};
 
 /// How the words end that a problem's type may be.
 const WORDS: [&str; 17] = [
+    "unknown_caller",
     "no_token_yet",
     "expired",
     "draining",
@@ -219,6 +220,8 @@ fn is_a_problem(story: &Story, asked: &Asked, reply: &Reply, reading: bool, told
         .and_then(|it| it.strip_prefix("urn:bearerd:problem:"))
         .expect(told);
     assert!(WORDS.contains(&word), "{told}");
+    let nobody = matches!(story.peer, Peer::Other(_));
+    assert_eq!(word == "unknown_caller", nobody, "{told}");
     assert_eq!(document["status"], reply.status, "{told}");
     assert!(
         ["title", "detail"]
