@@ -17,7 +17,8 @@ pub struct Named {
     pub name: String,
     /// The users whose processes it is, on a Unix socket.
     pub uids: Vec<u32>,
-    /// The groups whose processes it is, on a Unix socket.
+    /// The groups whose processes it is, on a Unix socket, where no rule names their user. A process is known by the group that it
+    /// had as its own when it connected: its further groups are not told.
     pub gids: Vec<u32>,
     /// The names that its certificate may have.
     pub sans: Vec<San>,

@@ -988,23 +988,31 @@ fn the_audit_goes_where_the_settings_say() {
     let audit = |text: &str| desk.read(&desk.text(text)).unwrap().config.audit;
     assert_eq!(audit(""), audit::Settings::Log);
     assert_eq!(audit("[audit]\nenabled = false\n"), audit::Settings::Off);
-    let file = audit::Settings::File("/var/log/bearerd/audit.jsonl".into());
-    assert_eq!(
-        audit("[audit]\nfile = \"/var/log/bearerd/audit.jsonl\"\n"),
-        file
-    );
+    let folder = desk.folder.path().display();
+    let file = audit(&format!("[audit]\nfile = \"{folder}/audit.jsonl\"\n"));
+    let named = desk.folder.path().join("audit.jsonl");
+    assert_eq!(file, audit::Settings::File(named.clone()));
+    assert!(!named.exists(), "it is made at the start");
     for (text, problem) in [
         (
-            "enabled = false\nfile = \"/x\"",
-            "audit.file: it means nothing with audit.enabled = false; leave one of them out",
+            "enabled = false\nfile = \"/x\"".to_owned(),
+            "it means nothing with audit.enabled = false; leave one of them out",
         ),
         (
-            "file = \"audit\"",
-            "audit.file: not a path; expected the path of a file, beginning with / or ./",
+            "file = \"audit\"".to_owned(),
+            "not a path; expected the path of a file, beginning with / or ./",
+        ),
+        (
+            format!("file = \"{folder}/nowhere/audit.jsonl\""),
+            "its folder is not there; make it, or name a file in another one",
+        ),
+        (
+            format!("file = \"{folder}\""),
+            "it is a folder; name a file in it",
         ),
     ] {
         let problems = desk.problems(&desk.text(&format!("[audit]\n{text}\n")), &[]);
-        assert_eq!(problems, [problem]);
+        assert_eq!(problems, [format!("audit.file: {problem}")]);
     }
 }
 

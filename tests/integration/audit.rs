@@ -276,8 +276,8 @@ async fn a_disk_that_hangs_makes_nobody_wait() {
 #[tokio::test]
 async fn a_file_that_cannot_be_opened_is_bad_settings() {
     let mut world = World::new(Scale::still()).await;
-    let nowhere = world.path("nowhere/audit.jsonl");
-    world.settings(&format!("[audit]\nfile = {nowhere:?}"));
+    // No user may make a file there.
+    world.settings("[audit]\nfile = \"/proc/audit.jsonl\"");
     let settings = world.write("state.toml", &world.toml(&world.state(), "state"));
     let said = crate::terminal::run(&["serve", "--config", settings.to_str().unwrap()], &[]);
     assert_eq!(said.code, Some(78), "{said:?}");

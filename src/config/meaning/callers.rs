@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::problems::is_showable;
 use super::super::raw::Written;
@@ -93,8 +93,16 @@ pub(super) fn audit(written: &mut Written) -> audit::Settings {
     if !["/", "./", "../"].iter().any(|it| file.starts_with(it)) {
         let text = "not a path; expected the path of a file, beginning with / or ./";
         written.problem("audit.file", text);
+        return audit::Settings::Log;
     }
-    audit::Settings::File(PathBuf::from(file))
+    let file = PathBuf::from(file);
+    if !file.parent().is_some_and(Path::is_dir) {
+        let text = "its folder is not there; make it, or name a file in another one";
+        written.problem("audit.file", text);
+    } else if file.is_dir() {
+        written.problem("audit.file", "it is a folder; name a file in it");
+    }
+    audit::Settings::File(file)
 }
 
 fn named(written: &mut Written, name: &str) -> Option<Named> {
