@@ -187,7 +187,7 @@ pub enum InitError {
 pub fn init(settings: &Settings, colour: bool) -> Result<(FilterHandle, LastLines), InitError> {
     let format = settings.format;
     let missed = move |lost| queue::missed(lost, format);
-    let (queue, last) = Queue::start("log", stderr(), missed)?;
+    let (queue, last) = Queue::start("log", queue::LINES, stderr(), missed)?;
     let (subscriber, handle) = subscriber(settings, colour, queue);
     subscriber.try_init()?;
     if settings.format == Format::Json {

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::queue::{LastLines, Queue};
 
+/// So many lines may wait to be written: more than a log has at once, since all watches may end together.
+const LINES: usize = 8192;
+
 /// So many failures in a row are worth a warning each.
 const WARNINGS: u32 = 3;
 
@@ -21,7 +24,7 @@ impl LineFile {
     /// Opens the file, which is made for its owner alone if it is not there. `missed` makes the line that says how many are missing.
     pub fn open(path: &Path, missed: impl Fn(u64) -> String + Send + 'static) -> io::Result<Self> {
         let file = Appended::open(path)?;
-        let (queue, last) = Queue::start("lines", file, missed)?;
+        let (queue, last) = Queue::start("lines", LINES, file, missed)?;
         Ok(Self { queue, _last: last })
     }
 

@@ -14,8 +14,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::{Format, json_line};
 
-/// So many lines may wait to be written.
-const LINES: usize = 1024;
+/// So many lines of the log may wait to be written.
+pub(super) const LINES: usize = 1024;
 
 /// How long the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
@@ -37,14 +37,15 @@ pub(super) struct Queue {
 pub struct LastLines(Queue);
 
 impl Queue {
-    /// Starts the thread that writes. Keep what comes with the queue until the process ends.
+    /// Starts the thread that writes; so many lines may wait for it. Keep what comes with the queue until the process ends.
     /// `missed` makes the line in the place of those that were dropped, without its end.
     pub(super) fn start(
         name: &str,
+        lines: usize,
         out: impl Write + Send + 'static,
         missed: impl Fn(u64) -> String + Send + 'static,
     ) -> io::Result<(Self, LastLines)> {
-        let (messages, receiver) = sync_channel(LINES);
+        let (messages, receiver) = sync_channel(lines);
         let queue = Self {
             messages,
             dropped: Arc::default(),
@@ -181,7 +182,7 @@ mod tests {
     }
 
     fn start(out: impl Write + Send + 'static, format: Format) -> io::Result<(Queue, LastLines)> {
-        Queue::start("log", out, move |lost| missed(lost, format))
+        Queue::start("log", LINES, out, move |lost| missed(lost, format))
     }
 
     #[test]
