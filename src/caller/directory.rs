@@ -340,4 +340,45 @@ mod tests {
             (1.0, 12.0)
         );
     }
+
+    #[test]
+    fn other_machines_meet_their_own_limit_first_and_this_one_meets_none_of_theirs() {
+        let mut orders = named("orders", &[], &[], &["orders.shop.svc"]);
+        let rate = |per_second: u32, burst: u32| Rate {
+            per_second: per_second.try_into().unwrap(),
+            burst: burst.try_into().unwrap(),
+        };
+        orders.rate = Some(rate(1, 50));
+        let settings = Settings {
+            named: vec![orders],
+            peers: Some(rate(1, 10)),
+            ..Settings::default()
+        };
+        let clock = Arc::new(HandClock::new());
+        let callers = Callers::new(&settings, clock, &Registry::new()).unwrap();
+        let from =
+            |peer| callers.visitor(&connection(peer, names(&[], &["orders.shop.svc"])), "http");
+        // With one a second, each of these ends, however slow the machine is.
+        let until_refused = |visitor: Visitor| {
+            let mut asked = std::iter::repeat_with(|| visitor.paced());
+            asked.find_map(Result::err)
+        };
+        let limited = |caller: Option<&str>| {
+            Some(Denial::RateLimited {
+                caller: caller.map(Into::into),
+                retry_after: 1,
+            })
+        };
+        assert_eq!(until_refused(from(other())), limited(None));
+        let third: Peer = Peer::Other("10.1.2.4:4".parse().unwrap());
+        assert_eq!(until_refused(from(third)), limited(None));
+        assert_eq!(until_refused(from(LOOPBACK)), limited(Some("orders")));
+        assert_eq!(
+            until_refused(from(third)).map(|it| it.word()),
+            Some("rate_limited")
+        );
+        // Whoever has no name has no bound here.
+        let local = callers.visitor(&connection(LOOPBACK, None), "http");
+        assert!((0..10_000).all(|_| local.paced().is_ok()));
+    }
 }
