@@ -3,7 +3,8 @@
 //! [`Client::connect`] begins one task that long-polls a bearerd over TCP or a Unix socket. Reading the token is then one load of a
 //! snapshot: it waits for nobody, and it never gives a token that has expired. Each newer token wakes whoever [watches](Watch). While
 //! the daemon is away the token at hand is kept until its end, and the task comes back to the daemon after a wait that grows up to
-//! five seconds. It never asks more often than ten times a second, whatever answers there.
+//! five seconds. It never asks more often than ten times a second, whatever answers there. Where the daemon's settings name callers,
+//! this one needs the right to `watch`, and to `report` if it reports.
 //!
 //! ```no_run
 //! use std::time::Duration;
