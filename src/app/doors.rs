@@ -125,3 +125,57 @@ impl Section<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use prometheus::Registry;
+
+    fn tls() -> Tls {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        let config = builder.with_safe_default_protocol_versions().unwrap();
+        let nobodys = Arc::new(rustls::server::ResolvesServerCertUsingSni::new());
+        let config = config.with_no_client_auth().with_cert_resolver(nobodys);
+        let current = Arc::new(ArcSwap::new(Arc::new(config)));
+        Tls::new(current, Handshakes::register(&Registry::new()))
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_other_machines_is_protected_as_such() {
+        // As if a name of this machine led there.
+        let written = Address::Tcp {
+            host: "localhost".to_owned(),
+            port: 0,
+        };
+        let cases = [
+            (Secured::Outward, Outward::WithTls, Some(tls()), Some(true)),
+            (Secured::Always, Outward::WithTls, Some(tls()), Some(true)),
+            (Secured::Never, Outward::WithTls, Some(tls()), None),
+            (Secured::Outward, Outward::Never, Some(tls()), None),
+            (Secured::Outward, Outward::Never, None, None),
+            (Secured::Never, Outward::Free, None, Some(false)),
+            (Secured::Outward, Outward::Free, Some(tls()), Some(true)),
+            (Secured::Outward, Outward::Free, None, None),
+        ];
+        for (index, (secured, outward, tls, expected)) in cases.into_iter().enumerate() {
+            let section = Section {
+                path: "http.listen",
+                listen: &[],
+                secured,
+                outward,
+            };
+            let listener = Listener::bind(&"0.0.0.0:0".parse().unwrap()).await.unwrap();
+            let opened = section.protect(&written, listener, tls.as_ref());
+            if let Err(error) = &opened {
+                let told = error.to_string();
+                let begins = "http.listen: localhost:0 leads to 0.0.0.0:";
+                assert!(told.starts_with(begins), "{told}");
+                assert!(error.is_about_settings());
+            }
+            let has_tls = opened.ok().map(|it| it.has_tls());
+            assert_eq!(has_tls, expected, "case {index}");
+        }
+    }
+}

@@ -281,7 +281,7 @@ async fn every_listener_starts_or_is_refused_as_the_readme_says() {
                 let found = desk.tried(section, &written).await;
                 match (cell, found) {
                     (Cell::Starts(expected), found) => {
-                        assert_eq!(found.as_ref(), Ok(expected), "{what}")
+                        assert_eq!(found.as_ref(), Ok(expected), "{what}");
                     }
                     (Cell::Refused(_), Ok(speaks)) => {
                         panic!("{what}: it starts, and speaks {speaks:?}")

@@ -4,10 +4,6 @@ pub mod caller;
 #[path = "../../src/tls/testing.rs"]
 pub mod certificates;
 
-#[allow(dead_code, reason = "the unit tests use the rest")]
-#[path = "../../src/listener/testing/calls.rs"]
-mod calls;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -24,10 +20,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
+use crate::grpc::calls::Caller;
 use crate::harness::{Daemon, PATIENCE, Scale, World};
 use crate::terminal::run;
 use caller::{ask, connect, shown, side};
-use calls::Caller;
 use certificates::{Authority, Pair, Wanted, server};
 
 const GET: &str = "/bearerd.v1.TokenService/GetToken";
@@ -305,8 +301,8 @@ async fn fifty_rotations_under_load_fail_no_request() {
 
     for number in 1..=50 {
         let way = match number {
-            ..=17 => Way::Swap,
-            ..=34 => Way::InPlace,
+            1..=17 => Way::Swap,
+            18..=34 => Way::InPlace,
             _ => Way::Rename,
         };
         crowd.moved().await;
