@@ -8,6 +8,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -476,4 +477,109 @@ async fn bad_files_at_the_start_are_bad_settings() {
         }
     }
     desk.finish(&[good, expired]);
+}
+
+/// Runs a foreign client in the folder of the files; everything that it says, and whether it was content.
+fn foreign(desk: &Desk, program: &str, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(program);
+    let command = command.args(arguments).current_dir(desk.folder.path());
+    let done = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+    (done.status.success(), said.into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn curl_and_openssl_are_served_and_turned_away_as_our_own_callers_are() {
+    let desk = Desk::new().await;
+    let signer = Authority::new("signer");
+    desk.write("ca.crt", &signer.certificate);
+    desk.write("root.crt", &desk.root.certificate);
+    for (name, authority) in [("good", &signer), ("stranger", &desk.root)] {
+        let pair = authority.issue(&certificates::caller(&["orders.shop.svc"], &[]));
+        desk.write(&format!("{name}.crt"), &pair.certificate);
+        desk.write(&format!("{name}.key"), &pair.key);
+    }
+    // A plain GetToken: a message of no bytes.
+    desk.write("empty.grpc", "\0\0\0\0\0");
+    let daemon = desk.start().await;
+    first_token(&daemon, &desk.by(&signer, "http/1.1")).await;
+    let port = |address: &str| address.rsplit(':').next().unwrap().to_owned();
+    let (http, grpc) = (port(&daemon.http), port(&daemon.grpc));
+    let curl = |more: &[&str]| {
+        let mut all = vec![
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--cacert",
+            "root.crt",
+        ];
+        all.extend(["--header", "X-Bearerd-Request: true", "--output", "body"]);
+        all.extend(["--write-out", "%{http_code} %{http_version}"]);
+        all.extend(more);
+        foreign(&desk, "curl", &all)
+    };
+    let url = format!("https://localhost:{http}/v1/token");
+    let good = ["--cert", "good.crt", "--key", "good.key"];
+    let with = |more: &[&'static str], url: &str| {
+        let all: Vec<&str> = good.iter().chain(more).copied().chain([url]).collect();
+        curl(&all)
+    };
+    assert_eq!(with(&[], &url), (true, "200 1.1".to_owned()));
+    assert_eq!(
+        with(&["--tlsv1.2", "--tls-max", "1.2"], &url),
+        (true, "200 1.1".to_owned())
+    );
+    let token = fs::read_to_string(desk.path("body")).unwrap();
+    assert!(token.contains("access_token"));
+    let url_grpc = format!("https://localhost:{grpc}{GET}");
+    let call = [
+        "--http2",
+        "--data-binary",
+        "@empty.grpc",
+        "--header",
+        "Content-Type: application/grpc",
+        "--header",
+        "TE: trailers",
+    ];
+    assert_eq!(with(&call, &url_grpc), (true, "200 2".to_owned()));
+
+    let refused = [
+        curl(&[&url]),
+        curl(&["--cert", "stranger.crt", "--key", "stranger.key", &url]),
+        with(&["--http1.1"], &url_grpc),
+        curl(&[&url.replace("https", "http")]),
+    ];
+    for (content, said) in refused {
+        assert!(!content && !said.contains("200"), "{said}");
+    }
+    // TLS where there is none.
+    let admin = format!("https://{}/livez", daemon.admin);
+    assert!(!with(&[], &admin).0);
+    for version in ["-tls1", "-tls1_1", "-tls1_2", "-tls1_3"] {
+        let to = format!("localhost:{http}");
+        // Debian's openssl speaks the old versions only below its usual level.
+        let level = "DEFAULT:@SECLEVEL=0";
+        let arguments = ["s_client", "-connect", &to, version, "-cipher", level];
+        let files = [
+            "-CAfile", "root.crt", "-cert", "good.crt", "-key", "good.key",
+        ];
+        let all: Vec<&str> = arguments.iter().chain(&files).copied().collect();
+        let (_, said) = foreign(&desk, "openssl", &all);
+        let old = ["-tls1", "-tls1_1"].contains(&version);
+        assert_eq!(said.contains("BEGIN CERTIFICATE"), !old, "{said}");
+        assert_eq!(said.contains("alert"), old, "{said}");
+    }
+    let count = |outcome: &str| format!("bearerd_tls_handshakes_total{{outcome={outcome:?}}}");
+    for (outcome, expected) in [
+        ("no_certificate", 1.0),
+        ("unknown_issuer", 1.0),
+        ("no_protocol", 1.0),
+        ("not_tls", 1.0),
+        ("incompatible", 2.0),
+    ] {
+        assert_eq!(daemon.metric(&count(outcome)).await, expected, "{outcome}");
+    }
+    assert!(daemon.stop().await.success());
+    desk.finish(&[]);
 }
