@@ -120,10 +120,10 @@ async fn first_token(daemon: &Daemon, side: &Arc<ClientConfig>) {
 }
 
 /// Connects again and again until it is shown this certificate.
-async fn until_shown(daemon: &Daemon, side: &Arc<ClientConfig>, wanted: &Pair) {
+async fn until_shown(to: &str, side: &Arc<ClientConfig>, wanted: &Pair) {
     let wanted = der(wanted);
     let deadline = Instant::now() + PATIENCE;
-    while shown(&connect(address(&daemon.http), side).await.unwrap()) != wanted {
+    while shown(&connect(address(to), side).await.unwrap()) != wanted {
         assert!(
             Instant::now() < deadline,
             "the new certificate is not shown"
@@ -164,14 +164,15 @@ impl Crowd {
         *now = (now.0 + 1, sides);
     }
 
-    /// Waits until nobody goes by earlier sides any more.
-    async fn moved(&self) {
+    /// Waits until nobody goes by earlier sides any more, while nobody has failed.
+    async fn moved(&self, callers: &mut JoinSet<()>, what: &str) {
         let number = self.sides.lock().unwrap().0;
-        while self
-            .served
-            .iter()
-            .any(|it| it.load(Ordering::Relaxed) < number)
-        {
+        let deadline = Instant::now() + PATIENCE;
+        let behind = |it: &AtomicUsize| it.load(Ordering::Relaxed) < number;
+        while self.served.iter().any(behind) {
+            let failed = callers.try_join_next();
+            assert!(failed.is_none(), "{what}: {failed:?}");
+            assert!(Instant::now() < deadline, "{what}: somebody is not served");
             sleep(REST).await;
         }
     }
@@ -306,21 +307,21 @@ async fn fifty_rotations_under_load_fail_no_request() {
             18..=34 => Way::InPlace,
             _ => Way::Rename,
         };
-        crowd.moved().await;
+        let what = format!("{way:?}, rotation {number}");
+        crowd.moved(&mut callers, &what).await;
         let gone = desk.by(&signers[number - 1], "http/1.1");
         signers.push(Authority::new(&(number + 1).to_string()));
         pairs.push(desk.root.issue(&server()));
         desk.replace(way, number, &pairs[number], &both(&signers));
-        let side = crowd.sides.lock().unwrap().1[0].clone();
-        until_shown(&daemon, &side, &pairs[number]).await;
+        let now = crowd.sides.lock().unwrap().1.clone();
+        until_shown(&daemon.http, &now[0], &pairs[number]).await;
+        until_shown(&daemon.grpc, &now[1], &pairs[number]).await;
         crowd.change(sides(&signers[number + 1]));
         // Since no session is taken up again, whoever may not come any more does not come.
         let mut stream = connect(address(&daemon.http), &gone).await.unwrap();
-        assert!(ask(&mut stream, "/v1/token").await.is_err(), "{way:?}");
-        let failed = callers.try_join_next();
-        assert!(failed.is_none(), "{way:?}, rotation {number}: {failed:?}");
+        assert!(ask(&mut stream, "/v1/token").await.is_err(), "{what}");
     }
-    crowd.moved().await;
+    crowd.moved(&mut callers, "the last one").await;
     let failed = callers.try_join_next();
     assert!(failed.is_none(), "{failed:?}");
     callers.shutdown().await;
@@ -416,7 +417,7 @@ async fn bad_files_keep_the_old_ones_until_they_are_mended() {
         ..server()
     });
     desk.put(&soon);
-    until_shown(&daemon, &side, &soon).await;
+    until_shown(&daemon.http, &side, &soon).await;
     let expiry = daemon.metric("bearerd_tls_certificate_expiry_timestamp_seconds");
     assert_eq!(expiry.await, until as f64);
     let deadline = Instant::now() + PATIENCE;

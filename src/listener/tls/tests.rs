@@ -373,3 +373,14 @@ async fn a_handshake_that_takes_too_long_is_cut_off() {
     assert!(before.elapsed() >= PATIENCE);
     assert_eq!(house.count("timed_out"), 1.0);
 }
+
+#[test]
+fn a_connection_without_tls_is_no_larger_for_it() {
+    // Never made: it is what a socket would be without TLS.
+    #[expect(dead_code, reason = "only its size matters")]
+    enum Plain {
+        Tcp(TcpStream),
+        Unix(tokio::net::UnixStream),
+    }
+    assert_eq!(size_of::<Socket>(), size_of::<Plain>());
+}
