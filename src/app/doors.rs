@@ -163,6 +163,7 @@ mod tests {
             let section = Section {
                 path: "http.listen",
                 listen: &[],
+                socket: SocketAccess::default(),
                 secured,
                 outward,
             };

@@ -598,7 +598,7 @@ fn sockets_for_everybody_are_warned_of_unless_callers_are_named() {
             "there is no such socket"
         );
     }
-    let named = "callers.shop.uids = [1000]\n".to_owned() + &all("http");
+    let named = "callers.shop.uids = [1000]\ngrpc.listen = []\n".to_owned() + &all("http");
     assert_eq!(warnings(&named), Vec::<String>::new());
     let named = "admin.uids = [1000]\n".to_owned() + &all("admin");
     assert_eq!(warnings(&named), Vec::<String>::new());
