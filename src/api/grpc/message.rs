@@ -112,3 +112,28 @@ impl Message for Vended {
         self.0.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::token::{self, Generation, Secret};
+
+    #[test]
+    fn the_frame_belongs_to_an_owner_that_wipes_it() {
+        let now = SystemClock::new().now();
+        let token = token::Token {
+            generation: Generation(7),
+            secret: Secret::new("opaque".into()),
+            issued_at: now,
+            refresh_at: now,
+            expires_at: now,
+        };
+        let live = Live::new(token, false);
+        let frame = framed(&live);
+        drop(live);
+        assert!(frame.windows(6).any(|part| part == b"opaque"));
+        // A plain buffer, now that nobody else holds it, would be given away to be written to.
+        assert!(frame.try_into_mut().is_err());
+    }
+}
