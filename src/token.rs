@@ -52,6 +52,9 @@ impl fmt::Debug for Secret {
 }
 
 /// What holds a secret and is sent, shared by all who send it, and wiped when the last of them is done.
+///
+/// Out of reach are the buffers of those who send and receive for us: the HTTP and TLS libraries' own, and the system's. What went
+/// through them stays until something else is put there.
 pub fn wiped(text: Vec<u8>) -> Bytes {
     Bytes::from_owner(Zeroizing::new(text))
 }

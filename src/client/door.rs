@@ -24,6 +24,9 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// A token's document has less than ten kilobytes, a status a few tens.
 const MOST_BYTES: usize = 1 << 20;
 
+/// So much fits without a second place for it.
+const USUAL_BYTES: usize = 16 * 1024;
+
 /// An answer's bytes. They are wiped when dropped.
 pub type Body = Zeroizing<Vec<u8>>;
 
@@ -216,7 +219,8 @@ impl Door {
     async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
         let mut response = request.send().await.map_err(|error| self.broken(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Zeroizing::new(Vec::new());
+        // What grows leaves a copy behind; an answer with a token is shorter than this.
+        let mut body = Zeroizing::new(Vec::with_capacity(USUAL_BYTES));
         while let Some(chunk) = response
             .chunk()
             .await
