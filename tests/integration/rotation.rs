@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bearerd::sandbox::Sandbox;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,7 +62,15 @@ async fn read_on(address: String, sandbox: Sandbox, seen: Arc<Seen>) {
 
 #[tokio::test]
 async fn thirty_rotations_under_constant_load_fail_nobody() {
-    let world = World::quiet(Scale::brisk()).await;
+    // As brisk, but more patient with an issuer that shares its thread with eight readers.
+    let world = World::quiet(Scale {
+        lifetime: Duration::from_millis(4_500),
+        window: Duration::from_secs(1),
+        in_flight: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        limit: 10,
+    })
+    .await;
     let daemon = world.start().await;
     let first = daemon.first_token().await;
     let seen = Arc::new(Seen::default());
