@@ -154,6 +154,7 @@ impl Service for Admin {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if !self.room.operators.include(connection.peer) {
+            self.room.callers.no_operator(connection.peer);
             return Failure::UnknownCaller.response().into();
         }
         match (request.uri().path(), &self.log) {

@@ -11,7 +11,7 @@ use super::audit::{self, Audit, Kind, Line};
 use super::limit::{Pace, Peers};
 use super::rule::{LOCAL, Named, OPERATOR, Rate, Rights, San};
 use super::stream::Streams;
-use super::{Refusals, Visitor};
+use super::{Denial, Refusals, Visitor};
 use crate::clock::Clock;
 use crate::listener::{Connection, Names, Owner, Peer};
 
@@ -125,6 +125,13 @@ impl Callers {
     pub fn operator_refused(&self, from: Peer, action: &'static str, outcome: &'static str) {
         let line = operators("refused", from, action, outcome);
         self.audit.tell(Kind::Refusal, line);
+    }
+
+    /// Counts and tells that somebody who is no operator has asked on an admin listener.
+    pub fn no_operator(&self, from: Peer) {
+        let denial = Denial::UnknownCaller;
+        self.refusals.count_denied(&denial);
+        self.operator_refused(from, "any", denial.word());
     }
 
     /// What counts those who were turned away.
