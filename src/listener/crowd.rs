@@ -72,6 +72,10 @@ impl Crowd {
 
     pub(super) fn leave(&mut self, id: Id) {
         self.all.remove(&id);
+        // While nobody is here, nobody sweeps.
+        if self.all.is_empty() {
+            self.mute.clear();
+        }
     }
 
     /// Ends who is overdue, and says for what each.
@@ -296,6 +300,24 @@ mod tests {
         assert_eq!(room.ended, []);
         room.seconds(1);
         assert_eq!(room.ended, [Reason::IdleTimeout]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_who_has_gone() {
+        let mut room = Room::new();
+        for _ in 0..100 {
+            let (_, id) = room.enter(|_| {});
+            room.crowd.leave(id);
+        }
+        // Nobody sweeps while nobody is there.
+        assert!(room.crowd.all.is_empty() && room.crowd.mute.is_empty());
+        room.enter(|_| {});
+        for _ in 0..100 {
+            let (_, id) = room.enter(|_| {});
+            room.crowd.leave(id);
+        }
+        room.seconds(1);
+        assert_eq!((room.crowd.all.len(), room.crowd.mute.len()), (1, 1));
     }
 
     #[tokio::test]
