@@ -26,9 +26,14 @@ use kept::Kept;
 /// The most bytes that the headers of a call may have together.
 const HEAD_LIMIT: u32 = 16 * 1024;
 
-/// How much of a call's body, and of all bodies on a connection, may be on its way: what is asked here is short.
+/// How much of a call's body, and at least of all bodies on a connection, may be on its way: what is asked here is short.
 const STREAM_WINDOW: u32 = 16 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024;
+
+/// So much of a connection's window each call has for itself. h2 gives a connection up when the data that nobody has read yet came in
+/// too tiny frames: it counts up to 256 bytes for each, unless its call ends with it, and half of the window is what they may make together.
+/// Without this, clients that end their calls with a frame of its own could not begin all the calls at once that they may have.
+const CALL_SHARE: u32 = 512;
 
 /// How much of its answers a call may have waiting to be sent.
 const SEND_BUFFER: usize = 16 * 1024;
@@ -97,7 +102,7 @@ fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(limits.keepalive)
         .keep_alive_timeout(limits.patience)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW.max(limits.streams * CALL_SHARE))
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(HEAD_LIMIT)
         .max_pending_accept_reset_streams(UNSEEN_RESETS)

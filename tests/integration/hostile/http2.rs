@@ -1,10 +1,13 @@
 //! What breaks or bends HTTP/2, and how a connection takes it.
 
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tonic::Code;
 
 use super::frames::*;
 use super::siege::Siege;
 use super::wire::exchange;
+use crate::grpc::calls::{Call, Caller};
 
 /// So often a frame that costs the sender nothing is sent.
 const MANY: usize = 100_000;
@@ -261,7 +264,7 @@ async fn frames_that_may_not_be_end_the_connection() {
         ),
         once(
             "more data than the window",
-            [open.clone(), frame(DATA, 0, 1, &[0; 16_000]).repeat(5)].concat(),
+            [open.clone(), frame(DATA, 0, 1, &[0; 16_000]).repeat(9)].concat(),
             Ended::With(FLOW_CONTROL_ERROR),
         ),
         once(
@@ -290,6 +293,67 @@ async fn what_is_no_http2_is_closed() {
         assert_eq!(answer, b"", "{name}");
         siege.within(name, 0).await;
     }
+    siege.lift().await;
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_come_or_is_too_long_ends_its_call_alone() {
+    let mut siege = Siege::begin("").await;
+    let stream = TcpStream::connect(&siege.daemon.grpc).await.unwrap();
+    let caller = Caller::over(stream).await;
+    let mut open = Vec::new();
+    // With many more than these h2 gives the connection up: so many tiny pieces that nobody has read.
+    for _ in 0..40 {
+        for path in [GET, WATCH] {
+            let mut call = caller.open(path, &[]).await.unwrap();
+            // Half of what stands before a message.
+            call.body.send_data(vec![0, 0].into(), false).unwrap();
+            open.push(call);
+        }
+    }
+    let mut long = caller.open(GET, &[]).await.unwrap();
+    let promise = vec![0, 0xff, 0xff, 0xff, 0xff];
+    long.body.send_data(promise.into(), false).unwrap();
+    let (_, status) = long.answered().await.unwrap().all().await;
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    for call in open {
+        let Call { answer, body } = call;
+        let (_, status) = Call::read(answer).await.unwrap().all().await;
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        drop(body);
+    }
+    let (messages, status) = caller.ask(GET, &[], b"").await;
+    assert_eq!((messages.len(), status.code()), (1, Code::Ok));
+    siege.within("messages that do not come", 0).await;
+    siege.lift().await;
+}
+
+/// Many clients say that a call has ended in a frame of its own. To h2 the frames before it are tiny pieces that nobody has read yet, of
+/// which a connection may have only so many.
+#[tokio::test]
+async fn as_many_calls_as_there_may_be_can_come_at_once() {
+    let mut siege = Siege::begin("").await;
+    let mut raw = Raw::connect(&siege.daemon.grpc).await;
+    let at_once = streams(256, |it| {
+        let mut call = frame(HEADERS, END_HEADERS, it, &call(GET));
+        call.extend(frame(DATA, 0, it, &[0; 5]));
+        call.extend(frame(DATA, END_STREAM, it, &[]));
+        call
+    });
+    // The windows are wide enough for all answers.
+    raw.send(&frame(WINDOW, 0, 0, &[0, 0x10, 0, 0]))
+        .await
+        .unwrap();
+    raw.send(&at_once).await.unwrap();
+    let mut ended = 0;
+    while ended < 256 {
+        let end =
+            |it: &Frame| it.kind == GOAWAY || (it.kind == HEADERS && it.flags & END_STREAM != 0);
+        let frame = raw.reader.until(end).await.expect("an answer");
+        assert_ne!(frame.kind, GOAWAY, "{frame:?} after {ended} answers");
+        ended += 1;
+    }
+    siege.within("256 calls at once", 0).await;
     siege.lift().await;
 }
 
