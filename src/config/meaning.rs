@@ -43,6 +43,15 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
     reach::apart(written, listeners);
     let bounds = bounds::bounds(written);
     let callers = callers::callers(written);
+    sockets::warnings(
+        &http,
+        grpc.as_ref(),
+        admin.as_ref(),
+        &callers,
+        &mut warnings,
+    );
+    let peers = callers::peers(written);
+    let audit = callers::audit(written);
     let tls = tls::files(written, &mut warnings);
     let doors = tls::Doors {
         http: &http,
@@ -50,6 +59,8 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         admin: admin.as_ref(),
     };
     doors.check(written, &callers, &mut warnings);
+    let certified = tls.as_ref().is_some_and(|it| it.client_ca.is_some());
+    callers::told_apart(&callers, &doors, certified, &mut warnings);
     let log = log(written);
     let sandbox = sandbox(written);
     let limits = limits?;

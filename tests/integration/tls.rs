@@ -584,3 +584,71 @@ async fn curl_and_openssl_are_served_and_turned_away_as_our_own_callers_are() {
     assert!(daemon.stop().await.success());
     desk.finish(&[]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_names_its_caller_who_may_do_what_that_name_may() {
+    let desk = Desk::new().await;
+    let signer = Authority::new("signer");
+    desk.write("ca.crt", &signer.certificate);
+    let toml = desk.toml()
+        + "[callers.batch]\nuids = [4242]\nsans = [\"spiffe://prod/ns/*/sa/batch\"]\nmay = [\"report\"]\n";
+    let file = desk.world.write("state.toml", &toml);
+    let daemon = Daemon::start(&file, &desk.world.captured).await;
+    first_token(&daemon, &desk.by(&signer, "http/1.1")).await;
+    let unknown = (403, Code::PermissionDenied);
+    let named = |dns: &[&'static str], uris: &[&'static str]| certificates::caller(dns, uris);
+    for (wanted, expected) in [
+        (named(&["Orders.Shop.svc"], &[]), (200, Code::Ok)),
+        (
+            named(&["x.other.svc", "orders.shop.svc"], &[]),
+            (200, Code::Ok),
+        ),
+        (named(&[], &["spiffe://prod/ns/shop/sa/batch"]), unknown),
+        (named(&["other.shop.svc"], &[]), unknown),
+        (
+            named(&["*.shop.svc"], &["spiffe://prod/ns/shop/sa/orders"]),
+            unknown,
+        ),
+    ] {
+        let pair = signer.issue(&wanted);
+        let by = |protocol| side(&[&desk.root.certificate], Some(&pair), protocol);
+        let mut http = connect(address(&daemon.http), &by("http/1.1"))
+            .await
+            .unwrap();
+        let status = ask(&mut http, "/v1/token").await.unwrap();
+        let grpc = connect(address(&daemon.grpc), &by("h2")).await.unwrap();
+        let (_, said) = Caller::over(grpc).await.ask(GET, &[], b"").await;
+        let code = said.code();
+        assert_eq!(
+            (status, code),
+            expected,
+            "{:?} {:?}",
+            wanted.dns,
+            wanted.uris
+        );
+    }
+    assert!(daemon.stop().await.success());
+    let said = |words: &[&str]| {
+        let lines = desk.world.captured.lines("stderr");
+        lines
+            .iter()
+            .any(|line| words.iter().all(|word| line.contains(word)))
+    };
+    assert!(said(&[
+        "first_vend",
+        "caller=\"orders\"",
+        "orders.shop.svc"
+    ]));
+    assert!(said(&[
+        "refused",
+        "caller=\"batch\"",
+        "not_permitted",
+        "spiffe://prod/ns/shop/sa/batch"
+    ]));
+    assert!(said(&["refused", "unknown_caller", "other.shop.svc"]));
+    assert!(
+        !said(&["gives the token to every process"]),
+        "its ports want certificates"
+    );
+    desk.finish(&[]);
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::problems::is_showable;
 use super::super::raw::Written;
+use super::tls::Doors;
 use crate::caller::audit;
 use crate::caller::rule::{LOCAL, Named, OPERATOR, Rate, Right, Rights, San};
 use crate::listener::Address;
@@ -48,7 +49,8 @@ fn distinct<T: PartialEq + Display>(
 /// Whoever names processes by their user, and leaves a port open to all of them, may not know it.
 pub(super) fn told_apart(
     callers: &[Named],
-    listeners: [(&str, &[Address]); 2],
+    doors: &Doors<'_>,
+    certified: bool,
     warnings: &mut Vec<String>,
 ) {
     let by_owner = |caller: &&Named| !caller.uids.is_empty() || !caller.gids.is_empty();
@@ -60,9 +62,16 @@ pub(super) fn told_apart(
     if !local.is_none_or(|it| gets_tokens(it.may)) {
         return;
     }
-    for (path, listen) in listeners {
-        let mut ports = listen.iter().filter(|it| matches!(it, Address::Tcp { .. }));
-        if let Some(port) = ports.next() {
+    let http = ("http.listen", doors.http.listen.as_slice(), doors.http.tls);
+    let grpc = doors
+        .grpc
+        .map(|it| ("grpc.listen", it.listen.as_slice(), it.tls));
+    for (path, listen, secured) in [Some(http), grpc].into_iter().flatten() {
+        let open = |it: &&Address| match it {
+            Address::Tcp { .. } => !(certified && secured.covers(it)),
+            Address::Unix(_) => false,
+        };
+        if let Some(port) = listen.iter().find(open) {
             warnings.push(format!(
                 "{path}: {port} gives the token to every process of this machine, though callers.{} is known by its user or group: \
                  write may = [] under [callers.{LOCAL}], or listen on unix: sockets only",
