@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::demo::Demo;
 use crate::harness::{Scale, World};
 use crate::terminal::{Process, bearerd, golden, golden_file, run, sh};
+use crate::tls::certificates::{Authority, server};
 
 fn place(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -231,11 +232,32 @@ fn the_example_settings_are_good() {
         fs::write(&path, "a-key").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
+    let authority = Authority::new("root");
+    let pair = authority.issue(&server());
+    for (name, text) in [
+        ("tls.crt", &pair.certificate),
+        ("tls.key", &pair.key),
+        ("ca.crt", &authority.certificate),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     let examples = blocks("toml");
     assert!(!examples.is_empty());
-    for example in examples {
+    let whole = examples.iter().find(|it| it.contains("[upstream]"));
+    let upstream = whole.unwrap();
+    for example in &examples {
+        // What shows one thing only goes with the first example's account and keys.
+        let example = match example.contains("[upstream]") {
+            true => example.clone(),
+            false => format!("{upstream}\n{example}"),
+        };
         let file = folder.path().join("bearerd.toml");
-        fs::write(&file, example.replace("/etc/bearerd/keys", &here)).unwrap();
+        let text = example
+            .replace("/etc/bearerd/keys", &here)
+            .replace("/etc/bearerd/tls", &here);
+        fs::write(&file, text).unwrap();
         let file = file.display().to_string();
         let said = run(&["check", "--config", &file, "--state-folder", &here], &[]);
         assert_eq!(said.code, Some(0), "{said:?}");
