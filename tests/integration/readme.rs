@@ -261,7 +261,7 @@ fn the_example_settings_are_good() {
         let file = file.display().to_string();
         let said = run(&["check", "--config", &file, "--state-folder", &here], &[]);
         assert_eq!(said.code, Some(0), "{said:?}");
-        assert_eq!(said.err.lines().count(), 1, "no warnings: {}", said.err);
+        assert!(!said.err.contains("warning: "), "{}", said.err);
     }
 }
 
