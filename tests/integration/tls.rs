@@ -65,6 +65,7 @@ impl Desk {
         self.write("tls.key", &pair.key);
     }
 
+    /// A connection may be idle for as long as a slow machine takes for a test.
     fn toml(&self) -> String {
         let text = self.world.toml(&self.world.state(), "state");
         let file = |name: &str| self.path(name).display().to_string();
@@ -75,7 +76,8 @@ impl Desk {
             )
         };
         format!(
-            "{}[tls]\ncertificate_file = {:?}\nkey_file = {:?}\nclient_ca_file = {:?}\n[callers.orders]\nsans = [\"orders.shop.svc\"]\n",
+            "{}[tls]\ncertificate_file = {:?}\nkey_file = {:?}\nclient_ca_file = {:?}\n[callers.orders]\nsans = [\"orders.shop.svc\"]\n\
+             [limits]\nidle_timeout = \"1h\"\n",
             always(&always(&text, "http"), "grpc"),
             file("tls.crt"),
             file("tls.key"),
@@ -297,6 +299,7 @@ async fn fifty_rotations_under_load_fail_no_request() {
     let side = crowd.sides.lock().unwrap().1[0].clone();
     first_token(&daemon, &side).await;
     let mut kept = connect(address(&daemon.http), &side).await.unwrap();
+    assert_eq!(ask(&mut kept, "/v1/token").await.unwrap(), 200);
     let mut callers = JoinSet::new();
     crowd.stay(&daemon, &mut callers).await;
     crowd.come_anew(&daemon, &mut callers);
