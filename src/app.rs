@@ -3,17 +3,14 @@
 //! [`App::bind`] makes everything and takes the addresses; [`App::run`] lives until it is told to stop.
 
 mod doors;
+mod pulse;
+mod services;
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::admin::{self, Admin};
-use crate::api;
-use crate::api::grpc::{self, Grpc};
-use crate::api::http::{self, Api};
-use crate::caller::{self, Callers};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::issuer::KeyError;
@@ -31,6 +28,8 @@ use crate::telemetry::FilterHandle;
 use crate::tls;
 use crate::vend::{Status, Vend};
 use doors::Doors;
+use pulse::Pulses;
+use services::Services;
 
 /// Files that callers' connections leave free: for the record, the issuer, the listeners and the log.
 const OWN_FILES: usize = 48;
@@ -45,9 +44,7 @@ pub struct App {
     vend: Arc<Vend>,
     clock: Arc<dyn Clock>,
     manager: Option<Manager>,
-    api: Api,
-    grpc: Grpc,
-    admin: Admin,
+    services: Services,
     doors: Doors,
     stages: [Stage; 3],
     deadline: std::time::Duration,
@@ -129,7 +126,6 @@ impl App {
 
     /// The same, going by another clock than the system's. The runtime's own timers are not its matter.
     pub async fn bind_with(config: Config, clock: Arc<dyn Clock>) -> Result<Self, BindError> {
-        let listening = config.clone();
         let register = open_register(&config.register)?;
         let loaded = load(register.as_ref(), &config.account).await?;
         let (vend, commands) = Vend::new(Status {
@@ -140,62 +136,27 @@ impl App {
         let parts = Parts {
             settings,
             register,
-            issuer: Arc::new(Truecaller::new(config.issuer, Arc::clone(&clock))?),
+            issuer: Arc::new(Truecaller::new(config.issuer.clone(), Arc::clone(&clock))?),
             loaded: Some(loaded),
             keys: config.keys.read()?,
-            key_files: config.keys,
+            key_files: config.keys.clone(),
             clock: Arc::clone(&clock),
             vend: Arc::clone(&vend),
             commands,
         };
         let registry = metrics::registry();
-        let callers = {
-            let settings = caller::Settings {
-                named: config.callers,
-                peers: config.peers,
-                audit: config.audit,
-            };
-            Callers::new(&settings, Arc::clone(&clock), &registry).map_err(BindError::Audit)?
-        };
         let stages = [Stage::new(), Stage::new(), Stage::new()];
         let driver = Driver::new(parts, &registry);
         let connections = listener::Metrics::register(&registry);
-        let metrics = api::Metrics::register(&registry);
-        let doors = Doors::open(listening, &clock, &registry).await?;
-        let api = {
-            let (vend, clock) = (Arc::clone(&vend), Arc::clone(&clock));
-            let settings = http::Settings {
-                hosts: config.http.hosts,
-            };
-            Api::new(&settings, vend, clock, &metrics, &callers)
-        };
-        let grpc = {
-            let (vend, clock) = (Arc::clone(&vend), Arc::clone(&clock));
-            let settings = grpc::Settings {
-                hosts: config.grpc.hosts,
-                streams: config.grpc.streams.get(),
-                keepalive: config.grpc.keepalive,
-            };
-            Grpc::new(&settings, vend, clock, &metrics, &callers)
-        };
-        let admin = {
-            let (vend, draining) = (Arc::clone(&vend), stages[0].drain());
-            let settings = admin::Settings {
-                hosts: config.admin.hosts,
-                uids: config.admin.uids,
-                gids: config.admin.gids,
-                startup_grace: config.admin.startup_grace,
-            };
-            Admin::new(&settings, vend, clock, registry, callers, draining)
-        };
+        let doors = Doors::open(&config, &clock, &registry).await?;
+        let draining = stages[0].drain();
+        let services = Services::new(&config, &vend, &clock, registry, draining)?;
         Ok(Self {
             driver,
             vend,
             clock,
             manager: None,
-            api,
-            grpc,
-            admin,
+            services,
             doors,
             stages,
             deadline: config.shutdown_deadline,
@@ -207,7 +168,8 @@ impl App {
     /// Lets operators see these settings, which hold no secret, and change what this log shows.
     #[must_use]
     pub fn for_operators(mut self, settings: serde_json::Value, log: FilterHandle) -> Self {
-        self.admin = self.admin.with_settings(settings).with_log(log);
+        let admin = self.services.admin;
+        self.services.admin = admin.with_settings(settings).with_log(log);
         self
     }
 
@@ -252,16 +214,20 @@ impl App {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Ended> {
         let callers_have = self.for_callers();
         let [mut callers, mut keeper, mut operators] = self.stages;
-        let doors = self.doors;
-        let open_files = lifecycle::raise_open_files();
-        let for_callers = open_files.saturating_sub(OWN_FILES + doors.admin.len() * OPERATORS);
-        let each = (for_callers / (doors.http.len() + doors.grpc.len()).max(1)).max(1);
+        let within = |transport, connections, peers| Bounds {
+            patience: self.bounds.patience,
+            connections,
+            peers,
+            counts: self.connections.on(transport),
+        };
+        let peers = Peers::at_most(self.bounds.peer_connections.get() as usize);
+        let (doors, services) = (self.doors, self.services);
         for listener in doors.http {
             let listener = listener.at_most(each);
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
-                self.api.clone().serve(listener, callers.drain()),
+                services.api.clone().serve(listener, callers.drain()),
             );
         }
         for listener in doors.grpc {
@@ -269,7 +235,7 @@ impl App {
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over gRPC");
             callers.spawn(
                 "gRPC listener",
-                self.grpc.clone().serve(listener, callers.drain()),
+                services.grpc.clone().serve(listener, callers.drain()),
             );
         }
         // It begins no attempt once callers are drained, and ends once none is under way.
@@ -277,13 +243,16 @@ impl App {
         if let Some(credentials) = doors.credentials {
             operators.spawn("TLS files", credentials.keep(operators.drain()));
         }
-        operators.spawn("log filter", self.admin.clone().keep_log(operators.drain()));
+        operators.spawn(
+            "log filter",
+            services.admin.clone().keep_log(operators.drain()),
+        );
         for listener in doors.admin {
             let listener = listener.at_most(OPERATORS);
             info!(tls = listener.has_tls(), address = %listener.local_address(), "answering operators");
             operators.spawn(
                 "admin listener",
-                self.admin.clone().serve(listener, operators.drain()),
+                services.admin.clone().serve(listener, operators.drain()),
             );
         }
         lifecycle::run([callers, keeper, operators], stop, self.deadline).await

@@ -42,15 +42,19 @@ enum Outward {
 impl Doors {
     /// Reads the TLS files and takes all addresses. Nothing is answered yet.
     pub(super) async fn open(
-        config: Config,
+        config: &Config,
         clock: &Arc<dyn Clock>,
         registry: &Registry,
     ) -> Result<Self, BindError> {
         let handshakes = Handshakes::register(registry);
         let metrics = tls::Metrics::register(registry);
         let asked = config.tls.as_ref().is_some_and(|it| it.client_ca.is_some());
-        let credentials = match config.tls {
-            Some(files) => Some(Credentials::load(files, Arc::clone(clock), metrics)?),
+        let credentials = match &config.tls {
+            Some(files) => Some(Credentials::load(
+                files.clone(),
+                Arc::clone(clock),
+                metrics,
+            )?),
             None => None,
         };
         let tls = |of: fn(&Credentials) -> Arc<ArcSwap<ServerConfig>>| {
