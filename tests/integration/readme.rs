@@ -224,6 +224,32 @@ fn every_rule_that_is_broken_on_purpose_is_named_and_no_other() {
 }
 
 #[test]
+fn whoever_is_stopped_is_stopped_by_tests_that_exist() {
+    let text = readme();
+    let (_, rest) = text.split_once("\n## Against whom it stands\n").unwrap();
+    let (section, _) = rest.split_once("\n## ").unwrap();
+    let rows = section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(1);
+    let mut named = 0;
+    for row in rows {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let modules = cell
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .flat_map(str::split_whitespace);
+        for module in modules {
+            let file = place(&format!("tests/integration/{module}.rs"));
+            assert!(file.is_file(), "{module} in: {row}");
+            named += 1;
+        }
+    }
+    assert!(named >= 15, "{named}");
+}
+
+#[test]
 fn the_example_settings_are_good() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path().display().to_string();
