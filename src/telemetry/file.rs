@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
 use super::queue::{LastLines, Queue};
 
 /// So many lines may wait to be written: more than a log has at once, since all watches may end together.
@@ -109,9 +111,17 @@ impl Appended {
     }
 }
 
+/// Nobody waits for a reader: a pipe without one is refused. Writing to one that is read may wait for it again.
 fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "the flag is a small positive number"
+    )]
+    let no_wait = OFlags::NONBLOCK.bits() as i32;
     let mut options = OpenOptions::new();
-    let file = options.append(true).create(true).mode(0o600).open(path)?;
+    options.append(true).create(true).mode(0o600);
+    let file = options.custom_flags(no_wait).open(path)?;
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     let found = file.metadata()?;
     Ok((file, (found.dev(), found.ino())))
 }
@@ -134,6 +144,9 @@ mod tests {
     use super::*;
 
     use std::os::unix::fs::PermissionsExt;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::io::Errno;
 
     fn text(path: &Path) -> String {
         fs::read_to_string(path).unwrap()
@@ -161,6 +174,19 @@ mod tests {
         let mut file = Appended::open(&path).unwrap();
         file.write_all(b"four\n").unwrap();
         assert_eq!(text(&path), "three\nfour\n");
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_refused_at_once_and_one_that_is_read_makes_writers_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let error = Appended::open(&path).err().unwrap();
+        assert_eq!(error.raw_os_error(), Some(Errno::NXIO.raw_os_error()));
+        let reader = rustix::fs::open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
+        let file = Appended::open(&path).unwrap();
+        assert!(!fcntl_getfl(&file.file).unwrap().contains(OFlags::NONBLOCK));
+        drop(reader);
     }
 
     #[test]
