@@ -31,7 +31,8 @@ pub enum Settings {
 /// How many refusals are told.
 const REFUSALS: Rate = rate(10, 100);
 
-/// How many streams, reports and wishes of operators are told: as many as may be open when a process ends, and then what a disk bears for days.
+/// How many streams are told, how many reports, and how many wishes of operators: as many as may be open when a process ends, and then
+/// what a disk bears for days. Each has this for itself, so that nobody hides the one behind the other.
 const DOINGS: Rate = rate(100, 20_000);
 
 const fn rate(per_second: u32, burst: u32) -> Rate {
@@ -98,8 +99,10 @@ enum Sink {
 pub(super) struct Audit {
     sink: Sink,
     clock: Arc<dyn Clock>,
+    operators: Pace,
     refusals: Pace,
-    doings: Pace,
+    reports: Pace,
+    streams: Pace,
     left_out: AtomicU64,
 }
 
@@ -113,8 +116,10 @@ impl Audit {
         Ok(Self {
             sink,
             clock,
+            operators: Pace::new(DOINGS),
             refusals: Pace::new(REFUSALS),
-            doings: Pace::new(DOINGS),
+            reports: Pace::new(DOINGS),
+            streams: Pace::new(DOINGS),
             left_out: AtomicU64::new(0),
         })
     }
@@ -128,7 +133,9 @@ impl Audit {
             // There are as many as callers and generations.
             Kind::FirstVend => None,
             Kind::Refusal => Some(&self.refusals),
-            Kind::Operator | Kind::Report | Kind::Stream => Some(&self.doings),
+            Kind::Operator => Some(&self.operators),
+            Kind::Report => Some(&self.reports),
+            Kind::Stream => Some(&self.streams),
         };
         if bound.is_some_and(|bound| bound.ask().is_err()) {
             self.left_out.fetch_add(1, Ordering::Relaxed);

@@ -168,6 +168,31 @@ fn a_flood_of_refusals_is_left_out_counted_and_hides_nothing_else() {
 }
 
 #[test]
+fn a_flood_of_watches_hides_no_operator_and_no_report() {
+    let house = House::open();
+    let visitor = house.visitor(LOOPBACK, None);
+    let until_told = |generation| {
+        visitor.vended(&token(generation));
+        let told = || house.lines(1).join("\n");
+        let found = format!(r#""generation":{generation},"#);
+        let mut told = std::iter::repeat_with(told).take(1_000_000);
+        told.find(|it| it.contains(&found)).unwrap()
+    };
+    // Each turn fits into the queue before the file, and all together are more than what is told of at once.
+    for turn in 0..12 {
+        for _ in 0..1_000 {
+            drop(visitor.watches().unwrap());
+        }
+        until_told(100 + turn);
+    }
+    visitor.reported(Generation(7), "stale_generation");
+    house.callers.operated(UNIX, "refresh", "refreshing");
+    let told = until_told(200);
+    assert!(told.contains(r#""event":"report""#));
+    assert!(told.contains(r#""event":"operator""#));
+}
+
+#[test]
 fn off_is_off() {
     let settings = caller::Settings {
         audit: Settings::Off,
