@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, Id};
 use super::metrics::Reason;
 use super::patience::{Doing, Patience, Pulse};
 
-/// So long a connection that has asked for something is left alone when there is no room.
+/// So long a connection that has asked for something is left alone when there is no room, and one that is being asked to end.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// All that are open.
@@ -110,6 +110,14 @@ impl Crowd {
                 seen.since = now;
             }
             seen.told = true;
+        }
+    }
+
+    /// Nobody is waited for any more but those who are being answered: all have been told to end, and have a moment to do so.
+    pub(super) fn close(&mut self) {
+        self.patience.header = self.patience.header.min(GRACE);
+        for seen in self.all.values_mut() {
+            (seen.told, seen.since) = (true, self.sweep.wrapping_add(1));
         }
     }
 

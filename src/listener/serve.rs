@@ -194,7 +194,7 @@ impl<P: Protocol> Room<P> {
         self.full.tell(&self.listener, is_full);
     }
 
-    /// Takes nobody else, and ends when those who are here are answered.
+    /// Takes nobody else, and ends when those who are here are answered. Who has not asked by now, or only in part, does not hold it up.
     async fn closed(mut self) {
         self.listener.hide();
         self.closing.begin();
@@ -202,8 +202,19 @@ impl<P: Protocol> Room<P> {
             self.admit(socket, peer);
         }
         drop(self.listener);
-        while let Some(ended) = self.connections.join_next_with_id().await {
-            note(&ended);
+        self.crowd.close();
+        let mut sweep = pin!(sleep(self.crowd.tick()));
+        loop {
+            tokio::select! {
+                ended = self.connections.join_next_with_id() => match ended {
+                    Some(ended) => self.crowd.leave(note(&ended)),
+                    None => return,
+                },
+                () = sweep.as_mut() => {
+                    self.crowd.sweep(|reason| self.bounds.counts.closed(reason));
+                    sweep.as_mut().reset(Instant::now() + self.crowd.tick());
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@ use super::testing::{Client, request, until};
 use super::*;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{Request, StatusCode};
@@ -281,6 +282,38 @@ async fn a_drain_lets_a_request_end_and_closes_idle_connections() {
     assert_eq!(reply.header("connection"), Some("close"));
     slow.ended().await;
     house.closed().await;
+}
+
+#[tokio::test]
+async fn half_a_request_holds_no_drain_up() {
+    for spoken in [false, true] {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind(&address).await.unwrap();
+        let patience = Patience {
+            header: Duration::from_millis(200),
+            ..Patience::default()
+        };
+        let house = House::of(listener.within(Bounds {
+            patience,
+            ..Bounds::default()
+        }));
+        let (mut half, mut busy) = (
+            Client::connect(&house.address).await,
+            Client::connect(&house.address).await,
+        );
+        if spoken {
+            half.ask("GET /a", "").await;
+        }
+        half.send("GET /b HTTP/1.1\r\nHo").await;
+        busy.send(&request("GET /slow", "")).await;
+        house.echo.waiting.acquire().await.unwrap().forget();
+        house.drain.cancel();
+        half.ended().await;
+        // Who is being answered is waited for all the same.
+        house.echo.permits.add_permits(1);
+        assert_eq!(busy.reply().await.body, "Loopback /slow");
+        house.closed().await;
+    }
 }
 
 #[tokio::test]

@@ -227,6 +227,36 @@ async fn a_connection_that_has_not_begun_to_speak_holds_no_drain_up() {
 }
 
 #[tokio::test]
+async fn a_peer_that_does_not_hear_that_it_should_go_holds_no_drain_up() {
+    let half_a_head = [0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82];
+    for said in [
+        &[PREFACE][..],
+        &[PREFACE, &NO_FRAME],
+        &[PREFACE, &NO_FRAME, &half_a_head],
+    ] {
+        let (mut house, listener) = House::closed().await;
+        let patience = super::super::Patience {
+            header: Duration::from_millis(200),
+            ..super::super::Patience::default()
+        };
+        let listener = listener.within(super::super::Bounds {
+            patience,
+            ..super::super::Bounds::default()
+        });
+        let (echo, drain) = (house.echo.clone(), house.drain.clone());
+        house.task.spawn(async move {
+            serve_http2(listener, echo, &limits(Duration::from_secs(3600)), drain).await;
+        });
+        let mut deaf = house.connect().await;
+        deaf.write_all(&said.concat()).await.unwrap();
+        // It says no more, and reads no more than that it is being listened to.
+        frame(&mut deaf).await.unwrap();
+        house.drain.cancel();
+        house.ended().await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_http2_is_closed() {
     let house = House::open().await;
     let mut stream = house.connect().await;
