@@ -268,23 +268,30 @@ impl Visit {
     ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         // The services know their caller by this.
         request.extensions_mut().insert(Arc::clone(&self.visitor));
-        Box::pin(async move { door::pass(request, judged, |it| self.shared.answer(it)).await })
+        Box::pin(async move {
+            door::pass(request, judged, |it| self.shared.answer(it, &self.visitor)).await
+        })
     }
 }
 
 impl Shared {
-    async fn answer(&self, request: Request<Peeked>) -> Response<Body> {
-        let service = request.uri().path().rsplit_once('/').map_or("", |it| it.0);
-        let answered = match service {
+    async fn answer(&self, request: Request<Peeked>, visitor: &Visitor) -> Response<Body> {
+        let path = request.uri().path();
+        let service = path.rsplit_once('/').map_or("", |it| it.0).to_owned();
+        let answered = match service.as_str() {
             "/bearerd.v1.TokenService" => self.tokens.clone().call(request.map(Timely::new)).await,
             "/grpc.health.v1.Health" => self.health.clone().call(request.map(Timely::new)).await,
-            "/grpc.reflection.v1.ServerReflection" => {
-                let response = self.reflection.first(request).await;
-                return reflection::until(&self.drain, response);
-            }
-            "/grpc.reflection.v1alpha.ServerReflection" => {
-                let response = self.reflection.alpha(request).await;
-                return reflection::until(&self.drain, response);
+            "/grpc.reflection.v1.ServerReflection"
+            | "/grpc.reflection.v1alpha.ServerReflection" => {
+                let open = match visitor.waits() {
+                    Ok(open) => open,
+                    Err(denial) => return token::refused(denial).into_http(),
+                };
+                let response = match service.ends_with("v1.ServerReflection") {
+                    true => self.reflection.first(request).await,
+                    false => self.reflection.alpha(request).await,
+                };
+                return reflection::until(&self.drain, open, response);
             }
             _ => return Failure::UnknownCall.status().into_http(),
         };

@@ -338,6 +338,15 @@ async fn so_many_watches_and_waits_may_be_open_and_whoever_hangs_up_makes_room()
         [said(&reply), word(&another.err().unwrap())]
     };
     assert_eq!(full().await, ["too_many_streams", "too_many_streams"]);
+    // What else may stay open is counted with them.
+    for path in [
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ] {
+        let refused = caller.ask(path, &[], b"").await.1;
+        assert_eq!(word(&refused), "too_many_streams", "{path}");
+    }
     // Whoever does not wait is not held up by those who do.
     assert_eq!(daemon.token().await.status, 200);
     assert_eq!(caller.ask(GET, &[], WAIT).await.1.code(), Code::Ok);

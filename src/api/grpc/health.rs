@@ -18,7 +18,9 @@ use tonic_health::pb::health_server;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::Room;
+use super::token::{refused, visitor};
 use crate::api::failure::Failure;
+use crate::caller;
 use crate::token::Generation;
 
 /// An end is told to whoever watches within this.
@@ -78,6 +80,7 @@ impl health_server::Health for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Changes>, Status> {
+        let open = visitor(&request).waits().map_err(refused)?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Response::new(Changes {
@@ -89,6 +92,7 @@ impl health_server::Health for Health {
             room: Arc::clone(&self.room),
             last: None,
             ended: false,
+            _open: open,
         }))
     }
 }
@@ -109,6 +113,7 @@ pub(super) struct Changes {
     drained: Pin<Box<WaitForCancellationFutureOwned>>,
     last: Option<ServingStatus>,
     ended: bool,
+    _open: caller::Stream,
 }
 
 impl Stream for Changes {

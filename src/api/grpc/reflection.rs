@@ -16,6 +16,7 @@ use tower_service::Service;
 use super::LONGEST;
 use super::quick::Peeked;
 use crate::api::failure::Failure;
+use crate::caller::Stream;
 
 /// What `proto` says.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -84,11 +85,16 @@ where
     })
 }
 
-/// A stream that its caller would keep open ends with the drain.
-pub(super) fn until(drain: &CancellationToken, response: Response<Body>) -> Response<Body> {
+/// A stream that its caller would keep open ends with the drain, and counts as one of the caller's until then.
+pub(super) fn until(
+    drain: &CancellationToken,
+    open: Stream,
+    response: Response<Body>,
+) -> Response<Body> {
     response.map(|body| {
         Body::new(Ending {
             body,
+            _open: open,
             drain: Some(Box::pin(drain.clone().cancelled_owned())),
         })
     })
@@ -96,6 +102,7 @@ pub(super) fn until(drain: &CancellationToken, response: Response<Body>) -> Resp
 
 struct Ending {
     body: Body,
+    _open: Stream,
     /// None once the end was told.
     drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }

@@ -170,12 +170,12 @@ impl Room {
 }
 
 /// Who is at the other end of a call's connection.
-fn visitor<T>(request: &Request<T>) -> &Arc<Visitor> {
+pub(super) fn visitor<T>(request: &Request<T>) -> &Arc<Visitor> {
     let visitor = request.extensions().get::<Arc<Visitor>>();
     visitor.expect("every call is given its caller at the door")
 }
 
-fn refused(denial: Denial) -> Status {
+pub(super) fn refused(denial: Denial) -> Status {
     Failure::from(denial).status()
 }
 
