@@ -50,6 +50,8 @@ pub struct App {
     deadline: std::time::Duration,
     bounds: config::Bounds,
     connections: listener::Metrics,
+    /// How many connections each of the callers' listeners may have.
+    places: usize,
 }
 
 /// Why a daemon could not begin.
@@ -150,7 +152,8 @@ impl App {
         let connections = listener::Metrics::register(&registry);
         let doors = Doors::open(&config, &clock, &registry).await?;
         let draining = stages[0].drain();
-        let services = Services::new(&config, &vend, &clock, registry, draining)?;
+        let places = places(&config);
+        let services = Services::new(&config, places, &vend, &clock, registry, draining)?;
         Ok(Self {
             driver,
             vend,
@@ -162,6 +165,7 @@ impl App {
             deadline: config.shutdown_deadline,
             bounds: config.bounds,
             connections,
+            places,
         })
     }
 
@@ -200,19 +204,8 @@ impl App {
         Arc::clone(&self.vend)
     }
 
-    /// How many connections each of the callers' listeners may have. Each has a share of its own, so that whoever fills one leaves the
-    /// others as they are.
-    fn for_callers(&self) -> usize {
-        let open_files = lifecycle::raise_open_files();
-        let allowed = open_files.saturating_sub(OWN_FILES + self.operators.len() * OPERATORS);
-        let wanted = self.bounds.connections.get() as usize;
-        let listeners = self.http.len() + self.calls.len();
-        (allowed.min(wanted) / listeners.max(1)).max(1)
-    }
-
     /// Serves until `stop`: then callers are answered to the end, an attempt under way is settled, and operators are answered last.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Ended> {
-        let callers_have = self.for_callers();
         let [mut callers, mut keeper, mut operators] = self.stages;
         let within = |transport, connections, peers| Bounds {
             patience: self.bounds.patience,
@@ -223,7 +216,8 @@ impl App {
         let peers = Peers::at_most(self.bounds.peer_connections.get() as usize);
         let (doors, services) = (self.doors, self.services);
         for listener in doors.http {
-            let listener = listener.at_most(each);
+            let bounds = within("http", self.places, Some(peers.clone()));
+            let listener = listener.within(bounds);
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
@@ -231,7 +225,8 @@ impl App {
             );
         }
         for listener in doors.grpc {
-            let listener = listener.at_most(each);
+            let bounds = within("grpc", self.places, Some(peers.clone()));
+            let listener = listener.within(bounds);
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over gRPC");
             callers.spawn(
                 "gRPC listener",
@@ -257,6 +252,16 @@ impl App {
         }
         lifecycle::run([callers, keeper, operators], stop, self.deadline).await
     }
+}
+
+/// How many connections each of the callers' listeners may have. Each has a share of its own, so that whoever fills one leaves the
+/// others as they are.
+fn places(config: &Config) -> usize {
+    let open_files = lifecycle::raise_open_files();
+    let allowed = open_files.saturating_sub(OWN_FILES + config.admin.listen.len() * OPERATORS);
+    let wanted = config.bounds.connections.get() as usize;
+    let listeners = config.http.listen.len() + config.grpc.listen.len();
+    (allowed.min(wanted) / listeners.max(1)).max(1)
 }
 
 fn keeper_settings(config: &Config, clock: &dyn Clock) -> keeper::Settings {

@@ -1,5 +1,6 @@
 //! What answers callers and operators, each by its own part of the settings.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use prometheus::Registry;
@@ -24,15 +25,16 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Makes them all, and opens the audit's file. `draining` is the process's drain.
+    /// Makes them all, and opens the audit's file. Each of the callers' listeners has so many places; `draining` is the process's drain.
     pub(super) fn new(
         config: &Config,
+        places: usize,
         vend: &Arc<Vend>,
         clock: &Arc<dyn Clock>,
         registry: Registry,
         draining: CancellationToken,
     ) -> Result<Self, BindError> {
-        let callers = callers(config, clock, &registry)?;
+        let callers = callers(config, places, clock, &registry)?;
         let metrics = api::Metrics::register(&registry);
         let http = http::Settings {
             hosts: config.http.hosts.clone(),
@@ -63,13 +65,17 @@ impl Services {
     }
 }
 
+/// Who cannot be told apart shares out what is left of a listener's places when three quarters of them wait: somebody who waits on all
+/// of them would keep the others from asking, and nobody who waits is ended to make room.
 fn callers(
     config: &Config,
+    places: usize,
     clock: &Arc<dyn Clock>,
     registry: &Registry,
 ) -> Result<Arc<Callers>, BindError> {
     let settings = caller::Settings {
         named: config.callers.clone(),
+        unnamed_streams: NonZeroU32::new(u32::try_from(places / 4 * 3).unwrap_or(u32::MAX)),
         peers: config.peers,
         audit: config.audit.clone(),
     };

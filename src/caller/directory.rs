@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -20,6 +21,8 @@ use crate::listener::{Connection, Names, Owner, Peer};
 pub struct Settings {
     /// Who has a name; no two of them the same user, group or name of a certificate.
     pub named: Vec<Named>,
+    /// How many watches and waits they who have no name may have open together, where none of those above says so.
+    pub unnamed_streams: Option<NonZeroU32>,
     /// How fast each other machine may ask, if there is a bound.
     pub peers: Option<Rate>,
     /// Where what happens is told.
@@ -75,18 +78,23 @@ impl Callers {
             users: HashMap::new(),
             groups: HashMap::new(),
             certificates: Vec::new(),
-            local: Arc::new(Caller::new(&nobodys())),
+            local: Arc::new(Caller::new(&nobodys(settings.unnamed_streams))),
             peers: settings.peers.map(Peers::new),
             audit: Audit::open(&settings.audit, Arc::clone(&clock))?,
             clock,
             refusals: Refusals::register(registry),
         };
         for named in &settings.named {
-            let caller = Arc::new(Caller::new(named));
             if named.name == LOCAL {
-                callers.local = caller;
+                let streams = named.streams.or(settings.unnamed_streams);
+                let local = Named {
+                    streams,
+                    ..named.clone()
+                };
+                callers.local = Arc::new(Caller::new(&local));
                 continue;
             }
+            let caller = Arc::new(Caller::new(named));
             let own = |id: &u32| (*id, Arc::clone(&caller));
             callers.users.extend(named.uids.iter().map(own));
             callers.groups.extend(named.gids.iter().map(own));
@@ -183,7 +191,7 @@ fn operators(
 }
 
 /// Whoever has no name, where the settings say nothing about them.
-fn nobodys() -> Named {
+fn nobodys(streams: Option<NonZeroU32>) -> Named {
     Named {
         name: LOCAL.to_owned(),
         uids: Vec::new(),
@@ -191,7 +199,7 @@ fn nobodys() -> Named {
         sans: Vec::new(),
         may: Rights::all(),
         rate: None,
-        streams: None,
+        streams,
     }
 }
 
@@ -211,7 +219,7 @@ mod tests {
             uids: uids.to_vec(),
             gids: gids.to_vec(),
             sans: sans.iter().map(|san| san.parse().unwrap()).collect(),
-            ..nobodys()
+            ..nobodys(None)
         }
     }
 
@@ -358,6 +366,7 @@ mod tests {
         orders.rate = Some(rate(1, 50));
         let settings = Settings {
             named: vec![orders],
+            unnamed_streams: None,
             peers: Some(rate(1, 10)),
             ..Settings::default()
         };

@@ -202,6 +202,35 @@ async fn who_is_being_answered_never_makes_room() {
 }
 
 #[tokio::test]
+async fn who_waits_for_ever_does_not_take_every_place() {
+    let mut siege = Siege::begin(FEW).await;
+    let token = siege.daemon.token().await;
+    let more = format!(
+        "If-None-Match: {}\r\nPrefer: wait=60\r\n",
+        token.header("etag")
+    );
+    let wait = good("GET /v1/token", &more);
+    let mut waiting = Vec::new();
+    // Three quarters of the sixteen places of a listener.
+    for _ in 0..12 {
+        let mut wire = Wire::connect(&siege.daemon.http).await;
+        wire.send(wait.as_bytes()).await.unwrap();
+        waiting.push(wire);
+    }
+    siege
+        .daemon
+        .until_metric("bearerd_watchers{transport=\"http\"}", 12.0)
+        .await;
+    for _ in 0..20 {
+        let mut wire = Wire::connect(&siege.daemon.http).await;
+        wire.send(wait.as_bytes()).await.unwrap();
+        assert_eq!(wire.status().await, Some(429));
+    }
+    siege.served().await;
+    siege.lift().await;
+}
+
+#[tokio::test]
 async fn many_connections_cost_what_they_may() {
     let mut siege = Siege::begin("").await;
     const MANY: usize = 1000;
