@@ -615,6 +615,10 @@ fn sockets_for_everybody_are_warned_of_unless_callers_are_named() {
         told.len() == 1 && told[0].contains("may write to"),
         "{told:?}"
     );
+    for given in [0o1777, 0o2777] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(given)).unwrap();
+        assert_eq!(warnings(&listen), Vec::<String>::new(), "{given:o}");
+    }
 }
 
 #[test]

@@ -56,9 +56,9 @@ impl SocketAccess {
 }
 
 /// The folder of this socket, if every user of the machine may rename what is in it: any of them could put a socket of their own in
-/// its place.
+/// its place. Not a volume as Kubernetes makes it for a pod's group, 2777: whoever has that mounted was given it.
 pub fn open_folder(socket: &Path) -> Option<PathBuf> {
     let folder = socket.parent()?;
     let mode = std::fs::metadata(folder).ok()?.mode();
-    (mode & 0o002 != 0 && mode & 0o1000 == 0).then(|| folder.to_owned())
+    (mode & 0o002 != 0 && mode & 0o3000 == 0).then(|| folder.to_owned())
 }
