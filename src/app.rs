@@ -6,6 +6,7 @@ mod doors;
 mod pulse;
 mod services;
 
+use std::io;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -82,6 +83,9 @@ pub enum BindError {
         "the HTTP client for the upstream cannot be made (are there certificate roots on this machine? the package is ca-certificates)"
     )]
     Client(#[from] reqwest::Error),
+    /// The audit's own file cannot be opened.
+    #[error("audit.file: it cannot be opened for appending; name a file that can, or leave it out")]
+    Audit(#[source] io::Error),
     /// The TLS files cannot be used.
     #[error("{}", source.file.setting())]
     Tls {
@@ -114,8 +118,10 @@ impl BindError {
             Self::Folder(_)
                 | Self::OtherAccount { .. }
                 | Self::Keys(_)
+                | Self::Audit(_)
                 | Self::Tls { .. }
                 | Self::Reachable { .. }
+                | Self::Listener(listener::BindError::NotAMember { .. })
         ) || matches!(self, Self::Register(RegisterError::NewerFormat { .. }))
     }
 }
@@ -235,6 +241,13 @@ impl App {
         }
         // It begins no attempt once callers are drained, and ends once none is under way.
         keeper.spawn("keeper", self.driver.run(callers.drain(), keeper.drain()));
+        if let Some(manager) = self.manager {
+            let mut pulses = Pulses::new(Arc::clone(&self.vend), Arc::clone(&self.clock));
+            operators.spawn(
+                "service manager's news",
+                manager.keep_told(callers.drain(), operators.drain(), move || pulses.take()),
+            );
+        }
         if let Some(credentials) = doors.credentials {
             operators.spawn("TLS files", credentials.keep(operators.drain()));
         }
@@ -243,7 +256,7 @@ impl App {
             services.admin.clone().keep_log(operators.drain()),
         );
         for listener in doors.admin {
-            let listener = listener.at_most(OPERATORS);
+            let listener = listener.within(within("admin", OPERATORS, None));
             info!(tls = listener.has_tls(), address = %listener.local_address(), "answering operators");
             operators.spawn(
                 "admin listener",

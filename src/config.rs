@@ -23,7 +23,7 @@ pub use problems::{Problem, Problems};
 use crate::caller::audit;
 use crate::caller::rule::{Named, Rate};
 use crate::issuer::{self, KeyFiles};
-use crate::listener::{Address, Patience};
+use crate::listener::{Address, Patience, SocketAccess};
 use crate::record::{Absent, Rules};
 use crate::telemetry;
 use crate::tls;
@@ -58,6 +58,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// What operators reach.
     pub admin: Admin,
+    /// What connections may take.
+    pub bounds: Bounds,
     /// The certificate of TLS listeners; it was read once and could be used.
     pub tls: Option<tls::Files>,
     /// Who has a name, and what each may do.
@@ -95,6 +97,8 @@ pub struct Http {
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `Host`.
     pub hosts: Vec<String>,
+    /// Who may connect to its Unix sockets.
+    pub socket: SocketAccess,
     /// Which of the addresses have TLS.
     pub tls: Secured,
 }
@@ -106,6 +110,8 @@ pub struct Grpc {
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `:authority`.
     pub hosts: Vec<String>,
+    /// Who may connect to its Unix sockets.
+    pub socket: SocketAccess,
     /// Which of the addresses have TLS.
     pub tls: Secured,
     /// The most calls that one connection may have open at a time.
@@ -121,10 +127,27 @@ pub struct Admin {
     pub listen: Vec<Address>,
     /// Names besides the local ones that are right in `Host`.
     pub hosts: Vec<String>,
+    /// Who may connect to its Unix sockets.
+    pub socket: SocketAccess,
+    /// The users that are answered on its Unix sockets; with no groups either, whoever may connect.
+    pub uids: Vec<u32>,
+    /// The groups that are answered there.
+    pub gids: Vec<u32>,
     /// Which of the addresses have TLS.
     pub tls: Secured,
     /// After this `/startupz` says yes even without a token.
     pub startup_grace: Duration,
+}
+
+/// What connections may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How long each may take for what.
+    pub patience: Patience,
+    /// The most that callers may have together; no more than open files allow.
+    pub connections: NonZeroU32,
+    /// The most that one peer may have.
+    pub peer_connections: NonZeroU32,
 }
 
 /// Which addresses of a section have TLS. Unix sockets never have.

@@ -144,8 +144,43 @@ impl BindError {
 pub struct Listener {
     door: Door,
     address: Address,
-    most: usize,
+    bounds: Bounds,
     tls: Option<Tls>,
+}
+
+/// What the connections of a listener may take.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// How long each may take.
+    pub patience: Patience,
+    /// So many may be open at a time. Who comes later takes the place of one that asks for nothing, or waits to be accepted.
+    pub connections: usize,
+    /// How many each peer may have; who comes with one more is turned away. None for no such limit.
+    pub peers: Option<Peers>,
+    /// What is counted.
+    pub counts: Counts,
+}
+
+/// The usual patience, and no other bound.
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            patience: Patience::default(),
+            connections: usize::MAX,
+            peers: None,
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Bounds {
+    /// A place for a connection of this peer; none if it has as many as it may.
+    fn place(&self, peer: Peer) -> Option<Place> {
+        match &self.peers {
+            None => Some(Place::default()),
+            Some(peers) => peers.enter(peer),
+        }
+    }
 }
 
 enum Door {
@@ -173,7 +208,7 @@ impl Listener {
         self.tls.is_some() && matches!(self.door, Door::Tcp(_))
     }
 
-    /// Opens the address; a Unix socket gets [`SOCKET_MODE`].
+    /// Opens the address; on a Unix socket only its own user may connect.
     pub async fn bind(address: &Address) -> Result<Self, BindError> {
         Self::bind_with(address, SocketAccess::default()).await
     }
@@ -244,7 +279,7 @@ async fn bind_tcp(address: &Address, host: &str, port: u16) -> Result<Listener, 
                 return Ok(Listener {
                     door,
                     address,
-                    most: usize::MAX,
+                    bounds: Bounds::default(),
                     tls: None,
                 });
             }
@@ -295,7 +330,7 @@ async fn bind_unix(
     Ok(Listener {
         door: Door::Unix(listener, file),
         address: address.clone(),
-        most: usize::MAX,
+        bounds: Bounds::default(),
         tls: None,
     })
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::failure::Failure;
 use crate::api::report::Reports;
 use crate::api::{Metrics, Vends};
-use crate::caller::guard::{self, Rules};
+use crate::caller::guard::{self, Refusal, Rules};
 use crate::caller::{Callers, Visitor};
 use crate::clock::Clock;
 use crate::listener::{Answer, Connection, Listener, Service, serve_http};
@@ -97,7 +97,7 @@ impl Service for Api {
     {
         let (room, visitor) = (&self.room, &self.visitor);
         if let Err(failure) = room.admits(visitor, &request, connection) {
-            return failure.response().into();
+            return refused(&failure);
         }
         let method = request.method();
         match request.uri().path() {
@@ -110,6 +110,16 @@ impl Service for Api {
             _ => Failure::NotFound.response().into(),
         }
     }
+}
+
+/// Where the next request begins is in doubt if it is where this one ends.
+fn refused(failure: &Failure) -> Answer {
+    let mut response = failure.response();
+    if *failure == Failure::Refused(Refusal::Framing) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response.into()
 }
 
 impl Room {

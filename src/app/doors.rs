@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use super::BindError;
 use crate::clock::Clock;
 use crate::config::{Config, Secured};
-use crate::listener::{Address, Handshakes, Listener, Tls};
+use crate::listener::{Address, Handshakes, Listener, SocketAccess, Tls};
 use crate::tls::{self, Credentials};
 
 /// What callers and operators reach.
@@ -24,6 +24,7 @@ pub(super) struct Doors {
 struct Section<'a> {
     path: &'static str,
     listen: &'a [Address],
+    socket: SocketAccess,
     secured: Secured,
     /// Whether addresses that other machines can reach may be opened with TLS, and without.
     outward: Outward,
@@ -69,18 +70,21 @@ impl Doors {
         let http = Section {
             path: "http.listen",
             listen: &config.http.listen,
+            socket: config.http.socket,
             secured: config.http.tls,
             outward,
         };
         let grpc = Section {
             path: "grpc.listen",
             listen: &config.grpc.listen,
+            socket: config.grpc.socket,
             secured: config.grpc.tls,
             outward,
         };
         let admin = Section {
             path: "admin.listen",
             listen: &config.admin.listen,
+            socket: config.admin.socket,
             secured: config.admin.tls,
             outward: Outward::Free,
         };
@@ -97,7 +101,7 @@ impl Section<'_> {
     async fn open(&self, tls: Option<Tls>) -> Result<Vec<Listener>, BindError> {
         let mut open = Vec::with_capacity(self.listen.len());
         for written in self.listen {
-            let listener = Listener::bind(written).await?;
+            let listener = Listener::bind_with(written, self.socket).await?;
             open.push(self.protect(written, listener, tls.as_ref())?);
         }
         Ok(open)

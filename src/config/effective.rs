@@ -149,6 +149,7 @@ fn derived(path: &str, config: &Config) -> Option<Value> {
         "budget.reserve" => Some(Value::Count(rules.budget.reserve)),
         "budget.in_flight" => Some(Value::Length(rules.budget.in_flight)),
         "refresh.lead" => Some(Value::Length(rules.lead)),
+        "limits.peer_connections" => Some(Value::Count(config.bounds.peer_connections.get())),
         "limits.peer_burst" => Some(Value::Count(config.peers?.burst.get())),
         "clock.skew" => Some(Value::Length(rules.skew)),
         _ => None,

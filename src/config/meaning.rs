@@ -4,6 +4,7 @@ mod bounds;
 mod callers;
 mod limits;
 mod reach;
+mod sockets;
 mod tls;
 mod upstream;
 
@@ -82,6 +83,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         http,
         grpc: grpc?,
         admin: admin?,
+        bounds: bounds?,
         tls,
         callers,
         peers,

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Request;
-use tokio::task::{Id, JoinError, JoinSet, yield_now};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet, yield_now};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
 use super::crowd::Crowd;
 use super::metrics::Reason;
-use super::patience::{Pulse, Watched};
+use super::patience::{Pulse, Seat, Watched};
 use super::socket::Socket;
 use super::{Bounds, Listener, Peer};
 
@@ -172,17 +172,36 @@ impl<P: Protocol> Room<P> {
             self.bounds.counts.closed(Reason::MadeRoom);
         }
         let pulse = Arc::new(Pulse::default());
-        let seat = (self.bounds.counts.opened(), place);
-        let socket = Watched::new(socket, Arc::clone(&pulse), seat);
+        let watch = (Arc::clone(&pulse), (self.bounds.counts.opened(), place));
         let connection = Connection {
             peer,
             names: None,
             drain: self.drain.clone(),
         };
-        let closing = Arc::clone(&self.closing);
-        let talking = Arc::clone(&self.protocol).talk(socket, connection, closing);
-        let handle = self.connections.spawn(talking);
+        let handle = self.begin(socket, watch, connection);
         self.crowd.enter(pulse, handle);
+    }
+
+    fn begin(
+        &mut self,
+        socket: Socket,
+        (pulse, seat): (Arc<Pulse>, Seat),
+        connection: Connection,
+    ) -> AbortHandle {
+        let (protocol, closing) = (Arc::clone(&self.protocol), Arc::clone(&self.closing));
+        match (socket, self.listener.tls.clone()) {
+            (Socket::Tcp(stream), Some(tls)) => {
+                let (watch, patience) = ((pulse, seat), self.bounds.patience.header);
+                let talking = tls.talk(stream, watch, patience, connection, protocol, closing);
+                // In a box: the task of a connection without TLS is no larger for it.
+                self.connections.spawn(Box::pin(talking))
+            }
+            (socket, _) => {
+                let socket = Watched::new(socket, pulse, seat);
+                self.connections
+                    .spawn(protocol.talk(socket, connection, closing))
+            }
+        }
     }
 
     fn sweep(&mut self) {

@@ -19,12 +19,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use webpki::EndEntityCert;
 
+use super::patience::{Pulse, Seat, Watched};
 use super::serve::{Closing, Connection, Names, Protocol};
 use super::socket::Socket;
 use crate::metrics::register;
-
-/// How long a caller may take to shake hands.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a listener needs to speak TLS. Clones share it.
 #[derive(Clone, Debug)]
@@ -42,16 +40,18 @@ impl Tls {
         }
     }
 
-    /// One connection, from its handshake to its end.
+    /// One connection, from its handshake, which may take so long, to its end.
     pub(super) async fn talk<P: Protocol>(
         self,
         stream: TcpStream,
+        (pulse, seat): (Arc<Pulse>, Seat),
+        patience: Duration,
         mut connection: Connection,
         protocol: Arc<P>,
         closing: Arc<Closing>,
     ) {
         let peer = connection.peer;
-        let stream = match self.shaken(stream, &closing).await {
+        let stream = match self.shaken(stream, patience, &closing).await {
             Ok(stream) => stream,
             Err(failure) => {
                 self.handshakes.count(failure.outcome());
@@ -65,7 +65,7 @@ impl Tls {
             .and_then(<[_]>::first)
             .map(|leaf| Arc::new(Names::of(leaf)));
         drop(self);
-        let socket = Socket::Tls(Box::new(stream));
+        let socket = Watched::new(Socket::Tls(Box::new(stream)), pulse, seat);
         protocol.talk(socket, connection, closing).await;
     }
 
@@ -73,10 +73,11 @@ impl Tls {
     async fn shaken(
         &self,
         stream: TcpStream,
+        patience: Duration,
         closing: &Closing,
     ) -> Result<TlsStream<TcpStream>, Failure> {
         let acceptor = TlsAcceptor::from(self.current.load_full());
-        let mut shake = pin!(timeout(PATIENCE, acceptor.accept(stream)));
+        let mut shake = pin!(timeout(patience, acceptor.accept(stream)));
         tokio::select! {
             biased;
             shaken = shake.as_mut() => Ok(shaken??),
@@ -110,7 +111,7 @@ impl Names {
 /// Why a connection did not come about.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("it took longer than {PATIENCE:?}")]
+    #[error("it took too long")]
     TimedOut(#[from] Elapsed),
     #[error("the listener drains")]
     Drained,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::super::problems::is_showable;
 use super::super::raw::Written;
 use super::super::{Admin, Grpc, Http, Secured};
+use super::callers::ids;
+use super::sockets;
 use crate::listener::Address;
 
 /// What callers reach over HTTP.
@@ -14,6 +16,7 @@ pub(super) fn http(written: &mut Written) -> Http {
     Http {
         listen: addresses(written, "http.listen"),
         hosts: hosts(written, "http.hosts"),
+        socket: sockets::access(written, "http"),
         tls: secured(written, "http.tls"),
     }
 }
@@ -22,6 +25,7 @@ pub(super) fn http(written: &mut Written) -> Http {
 pub(super) fn grpc(written: &mut Written) -> Option<Grpc> {
     let listen = addresses(written, "grpc.listen");
     let hosts = hosts(written, "grpc.hosts");
+    let socket = sockets::access(written, "grpc");
     let tls = secured(written, "grpc.tls");
     let keepalive = written.length("grpc.keepalive")?;
     if keepalive < Duration::from_secs(1) {
@@ -30,6 +34,7 @@ pub(super) fn grpc(written: &mut Written) -> Option<Grpc> {
     Some(Grpc {
         listen,
         hosts,
+        socket,
         tls,
         streams: NonZeroU32::new(written.count("grpc.streams")?)?,
         keepalive,
@@ -61,6 +66,9 @@ pub(super) fn admin(written: &mut Written) -> Option<Admin> {
     Some(Admin {
         listen: addresses(written, "admin.listen"),
         hosts: hosts(written, "admin.hosts"),
+        socket: sockets::access(written, "admin"),
+        uids: ids(written, "admin.uids"),
+        gids: ids(written, "admin.gids"),
         tls: secured(written, "admin.tls"),
         startup_grace: written.length("admin.startup_grace")?,
     })
