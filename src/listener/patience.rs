@@ -229,10 +229,70 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        let it = self.get_mut();
+        let flushed = Pin::new(&mut it.socket).poll_flush(cx);
+        // TLS takes what is written before the other end does.
+        it.wrote(flushed.is_ready());
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::pin::pin;
+
+    use crate::listener::Bounds;
+
+    /// Takes whatever is written, and brings it to the other end only when that reads.
+    struct Buffered {
+        read: bool,
+    }
+
+    impl AsyncWrite for Buffered {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            from: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(from.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            match self.read {
+                true => Poll::Ready(Ok(())),
+                false => Poll::Pending,
+            }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_is_written_and_not_taken_shows_as_writing() {
+        let pulse = Arc::new(Pulse::default());
+        let seat = (Bounds::default().counts.opened(), Place::default());
+        let socket = Buffered { read: false };
+        let mut watched = pin!(Watched::new(socket, Arc::clone(&pulse), seat));
+        let mut cx = Context::from_waker(Waker::noop());
+        pulse.idle();
+        assert!(
+            watched
+                .as_mut()
+                .poll_write(&mut cx, b"an answer")
+                .is_ready()
+        );
+        assert!(watched.as_mut().poll_flush(&mut cx).is_pending());
+        assert_eq!(pulse.look().1, Doing::Writing);
+        watched.socket.read = true;
+        assert!(watched.as_mut().poll_flush(&mut cx).is_ready());
+        assert_eq!(pulse.look().1, Doing::Idle);
     }
 }
