@@ -139,7 +139,11 @@ impl Callers {
     pub fn no_operator(&self, from: Peer) {
         let denial = Denial::UnknownCaller;
         self.refusals.count_denied(&denial);
-        self.operator_refused(from, "any", denial.word());
+        let line = Line {
+            caller: None,
+            ..operators("refused", from, "any", denial.word())
+        };
+        self.audit.tell(Kind::Refusal, line);
     }
 
     /// What counts those who were turned away.

@@ -81,9 +81,7 @@ impl Rights {
     pub fn include(self, right: Right) -> bool {
         self.0 & (1 << right as u8) != 0
     }
-}
 
-impl Rights {
     /// The words for them, in order.
     pub fn words(self) -> Vec<String> {
         let held = Right::ALL.into_iter().filter(|&right| self.include(right));

@@ -100,6 +100,10 @@ async fn on_an_admin_socket_only_named_users_and_groups_are_answered() {
             );
             assert!(answered || output.stdout.is_empty(), "{who}: {command:?}");
         }
+        let told = world
+            .captured
+            .says("action=\"any\" outcome=\"unknown_caller\"");
+        assert!(answered || told, "{who}: the audit does not tell");
         let client = reqwest::Client::builder()
             .unix_socket(socket.clone())
             .build();
