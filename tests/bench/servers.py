@@ -81,6 +81,8 @@ class Bearerd(Process):
             listen = ["{self.grpc}"]
             [admin]
             listen = ["{self.admin}"]
+            [callers.local]
+            streams = 20000
         """)
         with open(self.log, "w") as log:
             super().__init__([binary, "serve", "--config", settings], cpus, out=log, err=log)

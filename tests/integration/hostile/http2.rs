@@ -393,7 +393,7 @@ async fn ten_thousand_watches_that_are_opened_and_reset_leave_nothing() {
 /// A watcher that opens no window costs a stream and no token: nothing is taken for it, and what it misses is skipped.
 #[tokio::test]
 async fn watchers_that_read_nothing_cost_their_streams_alone() {
-    let mut siege = Siege::begin("").await;
+    let mut siege = Siege::begin("[callers.local]\nstreams = 10000").await;
     const CONNECTIONS: usize = 20;
     const STREAMS: u32 = 256;
     let mut kept = Vec::new();
