@@ -16,6 +16,7 @@ use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{NotUntil, Quota, RateLimiter};
 
 use super::rule::Rate;
+use crate::listener::Network;
 
 /// The most addresses that are known apart.
 const MOST: usize = 16_384;
@@ -66,29 +67,9 @@ impl<C: Clock> Pace<C> {
     }
 }
 
-/// Where a request came from: an IPv4 address, or the network of an IPv6 one, since who has one of its addresses has them all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Place {
-    V4(u32),
-    V6(u64),
-}
-
-impl From<IpAddr> for Place {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                let network = [a, b, c, d].map(u64::from);
-                Self::V6(network.into_iter().fold(0, |all, it| all << 16 | it))
-            }
-        }
-    }
-}
-
 /// How fast each other machine may ask.
 pub(super) struct Peers<C: Clock = MonotonicClock> {
-    limiter: RateLimiter<Place, Places, C, NoOpMiddleware<C::Instant>>,
+    limiter: RateLimiter<Network, Places, C, NoOpMiddleware<C::Instant>>,
     pruned: Mutex<C::Instant>,
 }
 
@@ -127,7 +108,7 @@ impl<C: Clock> Peers<C> {
 
 /// Addresses up to [`MOST`], and one place for all others.
 struct Places {
-    known: HashMapStateStore<Place>,
+    known: HashMapStateStore<Network>,
     others: InMemoryState,
 }
 
@@ -141,9 +122,9 @@ impl Default for Places {
 }
 
 impl StateStore for Places {
-    type Key = Place;
+    type Key = Network;
 
-    fn measure_and_replace<T, F, E>(&self, place: &Place, measure: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, place: &Network, measure: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -158,7 +139,7 @@ impl StateStore for Places {
     }
 }
 
-impl ShrinkableKeyedStateStore<Place> for Places {
+impl ShrinkableKeyedStateStore<Network> for Places {
     fn retain_recent(&self, drop_below: Nanos) {
         self.known.retain_recent(drop_below);
     }
@@ -203,7 +184,7 @@ pub(super) fn ask<C: Clock>(
 mod tests {
     use super::*;
 
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
     use std::num::NonZeroU32;
 
     use governor::clock::FakeRelativeClock;
@@ -265,14 +246,6 @@ mod tests {
         clock.advance(PRUNING);
         assert_eq!(peers.ask(v4(7)), Ok(()));
         assert_eq!(peers.limiter.len(), 1, "the quiet ones are forgotten");
-    }
-
-    #[test]
-    fn the_addresses_of_one_network_are_one_place() {
-        let v6 = |text: &str| Place::from(IpAddr::from(text.parse::<Ipv6Addr>().unwrap()));
-        assert_eq!(v6("2001:db8:0:1::1"), v6("2001:db8:0:1:ffff::2"));
-        assert_ne!(v6("2001:db8:0:1::1"), v6("2001:db8:0:2::1"));
-        assert_eq!(v6("::ffff:10.0.0.1"), Place::from(v4(0x0a00_0001)));
     }
 
     proptest! {

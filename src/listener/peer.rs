@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Who is at the other end, as far as the socket itself tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,5 +41,42 @@ impl fmt::Display for Peer {
             Self::Loopback(address) | Self::Other(address) => address.fmt(f),
             Self::Unix(Owner { uid, gid }) => write!(f, "uid {uid} gid {gid}"),
         }
+    }
+}
+
+/// One machine as far as addresses tell it from others: an IPv4 address, or the 64 bits of an IPv6 network, since who has one address
+/// of it has them all. So link-local neighbours are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// The address.
+    V4(u32),
+    /// The first half of the address.
+    V6(u64),
+}
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                let network = [a, b, c, d].map(u64::from);
+                Self::V6(network.into_iter().fold(0, |all, it| all << 16 | it))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_one_network_are_one_place() {
+        let of = |text: &str| Network::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::2"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
     }
 }

@@ -1,13 +1,12 @@
 //! How many connections each peer has, over all listeners that share this.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Owner, Peer};
+use super::{Network, Owner, Peer};
 
-/// Lets each peer have so many connections. What is told apart is an IPv4 address, a network of 64 bits in IPv6, and a user on Unix
-/// sockets; peers on loopback cannot be told apart, and have no such limit.
+/// Lets each peer have so many connections. What is told apart is a [`Network`], and a user on Unix sockets; peers on loopback cannot be
+/// told apart, and have no such limit.
 #[derive(Clone, Debug)]
 pub struct Peers {
     most: usize,
@@ -17,7 +16,7 @@ pub struct Peers {
 /// A peer, as far as it can be told from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Who {
-    Address(IpAddr),
+    Machine(Network),
     User(u32),
 }
 
@@ -26,14 +25,7 @@ impl Who {
         match peer {
             Peer::Loopback(_) => None,
             Peer::Unix(Owner { uid, .. }) => Some(Self::User(uid)),
-            Peer::Other(address) => Some(Self::Address(match address.ip() {
-                IpAddr::V6(ip) => {
-                    // Who has one address of a network has all of them.
-                    let network = ip.to_bits() >> 64 << 64;
-                    IpAddr::V6(network.into())
-                }
-                ip => ip,
-            })),
+            Peer::Other(address) => Some(Self::Machine(address.ip().into())),
         }
     }
 }
