@@ -248,20 +248,15 @@ async fn a_body_that_does_not_come_or_does_not_end_is_given_up() {
 }
 
 #[tokio::test]
-async fn who_has_shut_one_half_is_answered_and_let_go() {
+async fn who_has_shut_one_half_is_let_go() {
     let mut siege = Siege::begin("").await;
-    for (bytes, expected) in [
-        (good("GET /v1/token", ""), vec![200]),
-        (good("GET /v1/token", "").repeat(3), vec![200, 200, 200]),
-        ("GET /v1/tok".to_owned(), vec![]),
-        (String::new(), vec![]),
-    ] {
+    for bytes in ["GET /v1/tok", ""] {
         let mut wire = Wire::connect(&siege.daemon.http).await;
         wire.send(bytes.as_bytes()).await.unwrap();
         tokio::io::AsyncWriteExt::shutdown(&mut wire.stream)
             .await
             .unwrap();
-        assert_eq!(statuses(&wire.rest().await), expected, "{bytes}");
+        assert!(statuses(&wire.rest().await).is_empty(), "{bytes}");
     }
     // Whoever waits and shuts its half has hung up.
     let token = siege.daemon.token().await;
