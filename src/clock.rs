@@ -2,11 +2,14 @@
 //!
 //! Rules never ask for the time: they are given a [`Stamp`]. Only [`SystemClock`] asks the system.
 
-use std::fmt;
+mod boot;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+pub use boot::{BootId, KernelView, TimeNamespace};
 
 /// One moment, on the wall clock and on the boot clock.
 ///
@@ -49,6 +52,21 @@ impl Stamp {
         by_wall.min(self.boot.saturating_sub(now.boot))
     }
 
+    /// The earlier of the two moments on each clock by itself.
+    #[must_use]
+    pub fn sooner(self, other: Self) -> Self {
+        Self {
+            wall: self.wall.min(other.wall),
+            boot: self.boot.min(other.boot),
+        }
+    }
+
+    /// The wall clock's distance from the boot clock, in nanoseconds. It changes when the wall clock is stepped, and from one boot
+    /// clock to another.
+    pub fn offset(self) -> i128 {
+        self.wall.as_nanosecond() - i128::try_from(self.boot.as_nanos()).unwrap_or_default()
+    }
+
     /// True once either clock has reached this moment: for ends of life, where too early is safe and too late is not.
     pub fn reached(&self, now: Self) -> bool {
         now.wall >= self.wall || now.boot >= self.boot
@@ -70,24 +88,6 @@ impl Stamp {
     }
 }
 
-/// Names one boot of one machine: boot times may be compared only under the same id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct BootId(String);
-
-impl BootId {
-    /// Wraps an id as the system gave it.
-    pub fn new(id: impl Into<String>) -> Self {
-        Self(id.into())
-    }
-}
-
-impl fmt::Display for BootId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// Gives the time.
 pub trait Clock: Send + Sync {
     /// The moment of the call; its boot time never goes backwards.
@@ -103,15 +103,11 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// Reads the boot id once. Where the system gives none, an id of this process's own makes records of other processes count
-    /// as another boot's, which is slower but safe.
+    /// Asks once which boot clock this is. Where the kernel does not say, an id of this process's own makes records of other
+    /// processes count as another boot's, at every start.
     pub fn new() -> Self {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
-            |_| format!("process-{:016x}", fastrand::u64(..)),
-            |id| id.trim().to_owned(),
-        );
         Self {
-            boot_id: BootId(boot_id),
+            boot_id: BootId::identify(&KernelView::read()).unwrap_or_else(BootId::unique),
         }
     }
 }
@@ -143,15 +139,15 @@ impl Clock for SystemClock {
 }
 
 /// Writes a duration as whole nanoseconds.
-mod nanoseconds {
+pub(crate) mod nanoseconds {
     use super::Duration;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(length: &Duration, out: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(length: &Duration, out: S) -> Result<S::Ok, S::Error> {
         out.serialize_u64(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         u64::deserialize(from).map(Duration::from_nanos)
     }
 }
