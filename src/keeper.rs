@@ -25,6 +25,9 @@ use schedule::{Plan, Situation, Wishes};
 /// How long a minted token waits for its record before it is published without.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
 
+/// So many steps of the wall clock are remembered; what another process wrote before them is not doubted.
+const OFFSETS_KEPT: usize = 16;
+
 /// So many attempts are kept for people to look at.
 const ATTEMPTS_SHOWN: usize = 50;
 
@@ -109,7 +112,8 @@ pub struct Keeper {
     wishes: Wishes,
     trouble: Option<Trouble>,
     attempts: VecDeque<AttemptStatus>,
-    first_offset: Option<i128>,
+    /// The wall clock's distances from the boot clock that were seen, each at least half the skew from the others.
+    offsets: Vec<i128>,
     /// The wall clock's distance from the boot clock when we last wrote.
     written_offset: Option<i128>,
     clock_step: f64,
@@ -138,7 +142,7 @@ impl Keeper {
             wishes: Wishes::default(),
             trouble: None,
             attempts: VecDeque::new(),
-            first_offset: None,
+            offsets: Vec::new(),
             written_offset: None,
             clock_step: 0.0,
             dice: fastrand::Rng::with_seed(seed),
@@ -325,28 +329,32 @@ impl Keeper {
         let written = &seen.record.written;
         let ours = written.boot_id == self.settings.boot_id && seen.version.is_some();
         let skew = i128::try_from(self.settings.rules.skew.as_nanos()).unwrap_or(i128::MAX);
-        let differs = |other: i128| (offset(now) - other).abs() > skew;
-        ours && differs(offset(written.at)) && self.written_offset.is_none_or(differs)
+        let differs = |other: i128| (now.offset() - other).abs() > skew;
+        ours && differs(written.at.offset()) && self.written_offset.is_none_or(differs)
     }
 
-    /// Keeps the largest distance that the wall clock has moved against the boot clock.
+    /// Keeps how the wall clock stood against the boot clock, and the largest distance that it has moved.
     #[expect(
         clippy::cast_precision_loss,
         reason = "a step is shown in seconds, not counted"
     )]
     fn notice_clock(&mut self, now: Stamp) {
-        let offset = offset(now);
-        let first = *self.first_offset.get_or_insert(offset);
+        let offset = now.offset();
+        let first = *self.offsets.first().unwrap_or(&offset);
         let step = (offset - first) as f64 / 1e9;
         if step.abs() > self.clock_step.abs() {
             self.clock_step = step;
         }
+        let skew = self.settings.rules.skew.as_nanos();
+        let known = |seen: &i128| (offset - seen).unsigned_abs() <= skew / 2;
+        if !self.offsets.iter().any(known) {
+            // The first one stays: steps are measured from there.
+            if self.offsets.len() == OFFSETS_KEPT {
+                self.offsets.remove(1);
+            }
+            self.offsets.push(offset);
+        }
     }
-}
-
-/// The wall clock's distance from the boot clock, in nanoseconds.
-fn offset(at: Stamp) -> i128 {
-    at.wall.as_nanosecond() - i128::try_from(at.boot.as_nanos()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@
 //! later can only improve on that.
 
 mod attempt;
+mod carry;
 mod codec;
 pub mod file;
 pub mod memory;
 mod operator;
 mod restore;
 mod rules;
+mod slot;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -20,10 +22,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use attempt::{Attempt, Failure, Reservation};
+pub use carry::{Carried, Reader};
 pub use codec::{FORMAT, Unreadable};
 pub use rules::{Backoff, Rules, Wanted};
+pub use slot::{Lengths, Outcome, Slot, Trigger};
 
-use crate::budget::{Class, Spent};
+use crate::budget::Spent;
 use crate::clock::{BootId, Stamp};
 use crate::token::{Generation, Token};
 
@@ -47,19 +51,26 @@ pub struct Record {
     #[serde(with = "codec::kept_token")]
     pub token: Option<Token>,
     /// Who is minting right now.
+    #[serde(deserialize_with = "codec::required")]
     pub claim: Option<Claim>,
     /// The slots taken and not yet free.
     pub ledger: Vec<Slot>,
     /// Failures in a row; they set the back-off.
     pub streak: Streak,
     /// No attempt of any class before this moment.
+    #[serde(deserialize_with = "codec::required")]
     pub not_before: Option<Stamp>,
     /// What is not known of the past.
+    #[serde(deserialize_with = "codec::required")]
     pub probation: Option<Probation>,
     /// Which of the keys is tried next.
     pub keys: KeyTrial,
     /// The issuer refuses our keys, and attempts are rare.
+    #[serde(deserialize_with = "codec::required")]
     pub parked: Option<Parked>,
+    /// Which of the times were brought here from another boot clock; since format 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
     /// Fields of a newer minor format, kept as they came.
     #[serde(flatten)]
     pub newer: BTreeMap<String, Value>,
@@ -85,110 +96,40 @@ pub struct Claim {
     pub holder: String,
     /// When others may take over.
     pub until: Stamp,
-}
-
-/// One mint that was, or may have been, counted by the issuer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Slot {
-    /// The attempt that took it.
-    pub attempt: Generation,
-    /// The process that took it. Two that race may take the same number, one of them without knowing that it failed.
-    pub holder: String,
-    /// What it was taken for.
-    pub class: Class,
-    /// What set the attempt off.
-    pub trigger: Trigger,
-    /// When it was reserved.
-    pub reserved_at: Stamp,
-    /// From when on it no longer counts.
-    pub frees_at: Stamp,
-    /// What became of the attempt.
-    pub outcome: Outcome,
-}
-
-/// What set an attempt off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Trigger {
-    /// There has been no token yet.
-    FirstToken,
-    /// The token is due.
-    Schedule,
-    /// The token has expired, or is about to.
-    Expiry,
-    /// A caller reported that the token was refused.
-    Report,
-    /// An operator asked.
-    Operator,
-    /// The rare attempt while parked.
-    Parked,
-    /// Something that a newer version knows.
-    #[serde(other)]
-    Other,
-}
-
-impl Trigger {
-    /// The word in the status and in logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::FirstToken => "first_token",
-            Self::Schedule => "schedule",
-            Self::Expiry => "expiry",
-            Self::Report => "report",
-            Self::Operator => "operator",
-            Self::Parked => "parked",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// What became of an attempt, as far as the record knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Reserved; nothing is known yet. If it stays so, it was lost with its process.
-    Begun,
-    /// It gave a token.
-    Minted,
-    /// It may have been counted, and gave nothing.
-    Lost,
-    /// The issuer said: too many.
-    Throttled,
-    /// The issuer refused the request or its key.
-    Refused,
-    /// Something that a newer version knows.
-    #[serde(other)]
-    Other,
-}
-
-impl Outcome {
-    /// The word in the status.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Begun => "begun",
-            Self::Minted => "minted",
-            Self::Lost => "lost",
-            Self::Throttled => "throttled",
-            Self::Refused => "refused",
-            Self::Other => "other",
-        }
-    }
+    /// Fields of a newer minor format, kept as they came.
+    #[serde(flatten)]
+    pub newer: BTreeMap<String, Value>,
 }
 
 /// Failures in a row, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streak {
     /// Attempts that may have been counted and gave no fresh token.
     pub lost: u32,
     /// Attempts that surely never left.
     pub unsent: u32,
+    /// Fields of a newer minor format, kept as they came.
+    #[serde(flatten)]
+    pub newer: BTreeMap<String, Value>,
 }
 
 /// The past before this record is unknown, so mints keep the distance that is safe whatever it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probation {
     /// When everything unknown has freed itself; `None` where the record itself does not last.
+    #[serde(deserialize_with = "codec::required")]
     pub until: Option<Stamp>,
+    /// How long the past was to be unknown; `None` in a record of format 1.0. Since format 1.1.
+    #[serde(
+        rename = "period_ns",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "codec::maybe_nanoseconds"
+    )]
+    pub period: Option<Duration>,
+    /// Fields of a newer minor format, kept as they came.
+    #[serde(flatten)]
+    pub newer: BTreeMap<String, Value>,
 }
 
 /// How far the trial of the keys has come.
@@ -200,6 +141,9 @@ pub struct KeyTrial {
     pub cursor: u32,
     /// How many attempts in a row were refused.
     pub refused: u32,
+    /// Fields of a newer minor format, kept as they came.
+    #[serde(flatten)]
+    pub newer: BTreeMap<String, Value>,
 }
 
 /// Why and since when attempts are rare.
@@ -211,6 +155,9 @@ pub struct Parked {
     pub retry_at: Stamp,
     /// What the issuer said.
     pub reason: String,
+    /// Fields of a newer minor format, kept as they came.
+    #[serde(flatten)]
+    pub newer: BTreeMap<String, Value>,
 }
 
 /// What a new record assumes about the past it does not know.
@@ -253,9 +200,14 @@ impl Record {
             ledger: Vec::new(),
             streak: Streak::default(),
             not_before,
-            probation: Some(Probation { until }),
+            probation: Some(Probation {
+                until,
+                period: until.is_some().then(|| rules.budget.period()),
+                newer: BTreeMap::new(),
+            }),
             keys: KeyTrial::default(),
             parked: None,
+            carried: None,
             newer: BTreeMap::new(),
         }
     }

@@ -10,7 +10,7 @@ use super::{Console, Exit};
 use crate::clock::{Clock as _, Stamp, SystemClock};
 use crate::config::{self, Config, Register, Sources};
 use crate::record::file::FileRegister;
-use crate::record::{Record, Register as _, Swapped, Writer};
+use crate::record::{FORMAT, Reader, Record, Register as _, Swapped, Writer};
 
 /// So many times a swap is tried again when a daemon wrote in between.
 const MOST_TRIES: u32 = 20;
@@ -102,7 +102,12 @@ impl Desk {
             );
             return Err((Exit::BadSettings, why));
         }
-        let moved = record.on_boot(&self.clock.boot_id(), now, &self.config.rules);
+        let reader = Reader {
+            holder: "",
+            boot_id: &self.clock.boot_id(),
+            offsets: &[now.offset()],
+        };
+        let moved = record.read_by(&reader, now, &self.config.rules);
         Ok(moved.unwrap_or(record))
     }
 
@@ -130,6 +135,7 @@ impl Desk {
                 return Ok(None);
             };
             next.revision += 1;
+            next.format = next.format.max(FORMAT);
             next.written = Writer {
                 at: now,
                 ..writer.clone()

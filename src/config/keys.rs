@@ -202,6 +202,7 @@ pub const KEYS: &[Key] = &[
     key("budget.reserve", Count { least: 0, most: 999 }, Derived("3, or limit - 1 if that is less"), "slots that scheduled refreshes leave free"),
     key("budget.in_flight", Length, Derived("60s, or a thirtieth of budget.window if that is less"),
         "the longest time between reserving a slot and Truecaller counting the mint"),
+    key("budget.spacing", Length, Unset, "the least distance between any two mints, retries included, where Truecaller limits requests a minute; none if unset"),
     key("refresh.lead", Length, Derived("window + in flight + window/15, so that slots burnt before a refresh are free again before expiry"),
         "how long before expiry a refresh is due"),
     key("refresh.allow_short_lead", Flag, Value("false"), "allow a lead with which a spent budget can outlast the token"),

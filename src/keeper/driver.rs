@@ -304,6 +304,9 @@ fn tell(note: &Note, loud: bool) {
             warn!("the record was lost or replaced by an older copy; what is held is merged back");
         }
         Note::OtherBoot => info!("the record comes from another boot; its times are carried over"),
+        Note::OtherClock => warn!(
+            "the clocks have moved apart since the record was written; its times are taken for the worse of both"
+        ),
         Note::MovedAside(told) => warn!(told, "a file that is no record was moved aside"),
         Note::RegisterUp => info!("the register serves again"),
         Note::Minted(generation) => info!(%generation, "a token was minted"),

@@ -91,6 +91,8 @@ pub enum Note {
     RecordLost,
     /// The record comes from another boot or machine.
     OtherBoot,
+    /// The record comes from this boot, and from a wall clock that stands otherwise to the boot clock.
+    OtherClock,
     /// A file that is no record was moved aside.
     MovedAside(String),
     /// The register does not serve.

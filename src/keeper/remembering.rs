@@ -2,7 +2,9 @@
 
 use super::{End, Keeper, Note, Output, Phase, Seen, Settings};
 use crate::clock::Stamp;
-use crate::record::{Failure, Loaded, Record, RegisterError, Swapped, Version, Writer};
+use crate::record::{
+    FORMAT, Failure, Loaded, Reader, Record, RegisterError, Swapped, Version, Writer,
+};
 
 impl Keeper {
     pub(super) fn swap(&mut self, mut next: Record, now: Stamp, outputs: &mut Vec<Output>) {
@@ -10,8 +12,10 @@ impl Keeper {
             // Others can bring back what they hold only once this is written.
             next.quarantine(now, &self.settings.rules);
         }
-        self.written_offset = Some(super::offset(now));
+        self.written_offset = Some(now.offset());
         next.revision += 1;
+        next.format = next.format.max(FORMAT);
+        next.prune_carried();
         next.written = self.writer(now);
         let next = Box::new(next);
         self.busy = Some(Some(next.clone()));
@@ -89,12 +93,24 @@ impl Keeper {
         outputs: &mut Vec<Output>,
     ) -> Seen {
         let rules = &self.settings.rules;
-        let moved = record.on_boot(&self.settings.boot_id, now, rules);
+        let reader = Reader {
+            holder: &self.settings.holder,
+            boot_id: &self.settings.boot_id,
+            offsets: &self.offsets,
+        };
+        let other_boot = record.written.boot_id != self.settings.boot_id;
+        let moved = record.read_by(&reader, now, rules);
         // Once: where two boots share a record, they would otherwise write in turns for ever.
         let first = self.seen.as_ref().is_none_or(|seen| seen.dirty);
         let mut dirty = moved.is_some() && first;
-        if dirty {
+        if dirty && other_boot {
             outputs.push(Output::Note(Note::OtherBoot));
+        } else if dirty
+            && moved
+                .as_ref()
+                .is_some_and(|it| it.carried != record.carried)
+        {
+            outputs.push(Output::Note(Note::OtherClock));
         }
         let mut record = moved.unwrap_or(record);
         if let Some(clamped) = record.clamped(now, rules) {

@@ -186,6 +186,10 @@ impl Situation<'_> {
         }
         raise(self.pace(class, trigger), WaitingFor::Pace);
         raise(
+            self.after_last(self.rules.spacing, |_| true),
+            WaitingFor::Pace,
+        );
+        raise(
             self.record.probation_allows(now, self.rules),
             WaitingFor::Probation,
         );

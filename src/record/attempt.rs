@@ -1,8 +1,10 @@
 //! The life of an attempt to mint: begun, then committed or aborted.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Claim, KeyTrial, Outcome, Parked, Record, Rules, Slot, Trigger};
+use super::slot;
+use super::{Claim, KeyTrial, Lengths, Outcome, Parked, Record, Rules, Slot, Trigger};
 use crate::budget::Class;
 use crate::clock::Stamp;
 use crate::token::{Freshness, Generation, Token};
@@ -119,14 +121,19 @@ impl Record {
             reserved_at: now,
             frees_at: now.plus(rules.budget.period()),
             outcome: Outcome::Begun,
+            lengths: Some(Lengths::of(&rules.budget)),
+            carried: false,
+            newer: slot::Newer::default(),
         });
         next.claim = Some(Claim {
             attempt: attempt.generation,
             holder: attempt.holder.clone(),
             until: now.plus(rules.claim()),
+            newer: BTreeMap::new(),
         });
         next.streak.lost = next.streak.lost.saturating_add(1);
         next.not_before = Some(next.after_a_loss(attempt.jitter, now, rules));
+        next.keep_distance(now, rules);
         if next
             .probation
             .as_ref()
@@ -168,6 +175,7 @@ impl Record {
             failures => rules.backoff.after(failures),
         };
         next.wait(attempt, now.plus(pause));
+        next.keep_distance(now, rules);
         next
     }
 
@@ -191,6 +199,7 @@ impl Record {
                 let mut next =
                     self.settle(attempt, Outcome::Lost, answered.then_some(now), now, rules);
                 next.wait(attempt, next.after_a_loss(attempt.jitter, now, rules));
+                next.keep_distance(now, rules);
                 next
             }
             Failure::Throttled { retry_after } => {
@@ -201,6 +210,7 @@ impl Record {
                     .unwrap_or_else(|| next.after_a_throttle(attempt, now, rules))
                     .clamp(shortest, longest);
                 next.wait(attempt, now.plus(wait));
+                next.keep_distance(now, rules);
                 next
             }
             Failure::Refused { .. } if !open || !self.is_newest(attempt) => {
@@ -216,12 +226,18 @@ impl Record {
                 next.keys.refused = self.keys.refused.saturating_add(1);
                 next.keys.cursor = attempt.key.wrapping_add(1) % (*keys).max(1);
                 next.not_before = Some(now);
+                next.keep_distance(now, rules);
                 if !*key_at_fault || next.keys.refused >= *keys || self.parked.is_some() {
-                    let since = self.parked.as_ref().map_or(now, |parked| parked.since);
+                    let before = self.parked.clone();
+                    let (since, newer) = before.map_or_else(
+                        || (now, BTreeMap::new()),
+                        |parked| (parked.since, parked.newer),
+                    );
                     next.parked = Some(Parked {
                         since,
                         retry_at: now.plus(rules.parked_retry),
                         reason: reason.clone(),
+                        newer,
                     });
                 }
                 next
@@ -240,24 +256,32 @@ impl Record {
         rules: &Rules,
     ) -> Self {
         let mut next = self.settle_claim(attempt);
-        let frees_at = attempt.reserved_at.plus(rules.budget.period());
-        let frees_at = counted_by
-            .map(|by| by.plus(rules.budget.period_once_counted()))
-            .filter(|sooner| sooner.boot < frees_at.boot)
-            .unwrap_or(frees_at);
-        let settled = Slot {
-            attempt: attempt.generation,
-            holder: attempt.holder.clone(),
-            class: attempt.class,
-            trigger: attempt.trigger,
-            reserved_at: attempt.reserved_at,
-            frees_at,
-            outcome,
+        let ours = Lengths::of(&rules.budget);
+        let frees_at = |lengths: Lengths| {
+            let latest = attempt.reserved_at.plus(lengths.period);
+            counted_by
+                .map(|by| by.plus(lengths.once_counted))
+                .filter(|sooner| sooner.boot < latest.boot)
+                .unwrap_or(latest)
         };
-        match next.ledger.iter_mut().find(|slot| attempt.took(slot)) {
-            Some(slot) => *slot = settled,
-            None if settled.frees_at.boot > now.boot => next.ledger.push(settled),
-            None => {}
+        if let Some(slot) = next.ledger.iter_mut().find(|slot| attempt.took(slot)) {
+            let lengths = slot.lengths.map_or(ours, |own| own.longer(ours));
+            slot.frees_at = frees_at(lengths);
+            slot.lengths = Some(lengths);
+            (slot.outcome, slot.carried) = (outcome, false);
+        } else if frees_at(ours).boot > now.boot {
+            next.ledger.push(Slot {
+                attempt: attempt.generation,
+                holder: attempt.holder.clone(),
+                class: attempt.class,
+                trigger: attempt.trigger,
+                reserved_at: attempt.reserved_at,
+                frees_at: frees_at(ours),
+                outcome,
+                lengths: Some(ours),
+                carried: false,
+                newer: slot::Newer::default(),
+            });
         }
         next
     }
@@ -282,6 +306,14 @@ impl Record {
     fn wait(&mut self, attempt: &Attempt, until: Stamp) {
         let longer = self.not_before.filter(|at| at.boot > until.boot);
         self.not_before = longer.filter(|_| !self.is_newest(attempt)).or(Some(until));
+    }
+
+    /// Lets no attempt begin sooner than `budget.spacing` after one that may have arrived until `now`.
+    fn keep_distance(&mut self, now: Stamp, rules: &Rules) {
+        let at = now.plus(rules.spacing);
+        if self.not_before.is_none_or(|before| before.boot < at.boot) {
+            self.not_before = Some(at);
+        }
     }
 
     /// How long to wait after a 429 that does not say: until the oldest slot frees, since more may be counted than we know of. But

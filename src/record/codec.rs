@@ -1,12 +1,13 @@
 //! The record as text: one line of JSON per field, versioned, and the only place where a token is written down.
 
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Record;
 
 /// The newest format that this version writes: `major.minor`.
-pub const FORMAT: (u32, u32) = (1, 0);
+pub const FORMAT: (u32, u32) = (1, 1);
 
 /// Why a text is no record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +108,58 @@ pub(super) mod format {
         let text = String::deserialize(from)?;
         parse(&text)
             .ok_or_else(|| D::Error::custom("a format is two numbers with a dot between them"))
+    }
+}
+
+/// What may be nothing, but must be said: a field that is missing would mean that more may be spent.
+pub(super) fn required<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    Option::deserialize(from)
+}
+
+pub(super) use crate::clock::nanoseconds;
+
+/// A length that an older format does not have, in whole nanoseconds.
+pub(super) mod maybe_nanoseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        length: &Option<Duration>,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        super::nanoseconds::serialize(&length.unwrap_or_default(), out)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_nanos))
+    }
+}
+
+/// Many lengths in whole nanoseconds.
+pub(super) mod all_nanoseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        lengths: &[Duration],
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        let whole = |it: &Duration| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX);
+        out.collect_seq(lengths.iter().map(whole))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Duration>, D::Error> {
+        let whole = Vec::<u64>::deserialize(from)?;
+        Ok(whole.into_iter().map(Duration::from_nanos).collect())
     }
 }
 

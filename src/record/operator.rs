@@ -1,6 +1,6 @@
 //! What an operator may do to a record by hand, in an emergency. Each is a new record, which the register takes or refuses whole.
 
-use super::{Outcome, Record, Rules, Slot, Streak, Trigger};
+use super::{Lengths, Outcome, Record, Rules, Slot, Streak, Trigger, slot};
 use crate::budget::Class;
 use crate::clock::Stamp;
 
@@ -23,6 +23,9 @@ impl Record {
                 reserved_at: now,
                 frees_at: now.plus(rules.budget.period()),
                 outcome: Outcome::Lost,
+                lengths: Some(Lengths::of(&rules.budget)),
+                carried: false,
+                newer: slot::Newer::default(),
             });
         }
         next

@@ -1,9 +1,7 @@
-//! Bringing a record back into the present: from another boot, or after it was lost while we still held it.
+//! Bringing a record back into the present: from times that cannot be true, or after it was lost while we still held it.
 
 use std::cmp::Ordering;
 use std::time::Duration;
-
-use jiff::SignedDuration;
 
 use super::{Outcome, Probation, Record, Rules, Slot};
 use crate::clock::{BootId, Stamp};
@@ -11,87 +9,26 @@ use crate::clock::{BootId, Stamp};
 /// So many slots are kept of a ledger that nobody can have filled.
 const MOST_SLOTS: usize = 1000;
 
-impl Record {
-    /// The record with its boot times on this boot's clock; `None` where they are already.
-    ///
-    /// The writer's stamp is the bridge: what was left when it wrote, less what went by on the wall clock since. That is believed
-    /// but for `skew`; a wall clock that is earlier than the writer's by more is not believed at all: then every slot counts as
-    /// spent now, and the token as expired. No wait gets longer than it was: that much is sure without any wall clock. Steps of the
-    /// wall clock before the last write do not matter.
-    #[must_use]
-    pub fn on_boot(&self, boot_id: &BootId, now: Stamp, rules: &Rules) -> Option<Self> {
-        if self.written.boot_id == *boot_id {
-            return None;
-        }
-        let period = rules.budget.period();
-        let written = self.written.at;
-        let since = now.wall.duration_since(written.wall);
-        let stepped_back = since.saturating_add(signed(rules.skew)).is_negative();
-        let since = Duration::try_from(since).unwrap_or_default();
-        // How much longer something that must not end too early, or too late, has to run.
-        let at_least = |at: Stamp| match at.boot.saturating_sub(written.boot) {
-            Duration::ZERO => Duration::ZERO,
-            _ if stepped_back => period,
-            left => left
-                .saturating_add(rules.skew)
-                .saturating_sub(since)
-                .min(period),
-        };
-        let wait = |at: Stamp| now.plus(at_least(at).min(at.boot.saturating_sub(written.boot)));
-        let at_most = |at: Stamp| {
-            let left = at
-                .left(written)
-                .saturating_sub(since.saturating_add(rules.skew));
-            let left = if stepped_back { Duration::ZERO } else { left };
-            now.plus(left.min(rules.lifetime))
-        };
-        // How long ago something surely was.
-        let age = |at: Stamp| at.age(written) + since.saturating_sub(rules.skew);
-        let mut next = self.clone();
-        next.ledger
-            .retain(|slot| at_least(slot.frees_at) > Duration::ZERO);
-        for slot in &mut next.ledger {
-            slot.frees_at = now.plus(at_least(slot.frees_at));
-            slot.reserved_at = now.minus(age(slot.reserved_at));
-        }
-        if let Some(token) = &mut next.token {
-            token.expires_at = at_most(token.expires_at);
-            token.refresh_at = at_most(token.refresh_at);
-            token.issued_at = token.expires_at.minus(rules.lifetime);
-        }
-        next.not_before = self.not_before.map(wait);
-        if let Some(parked) = &mut next.parked {
-            parked.retry_at = wait(parked.retry_at);
-        }
-        if let Some(until) = next
-            .probation
-            .as_mut()
-            .and_then(|probation| probation.until.as_mut())
-        {
-            *until = wait(*until);
-        }
-        // The process that held the claim is gone with its boot, or runs on a machine whose boot time means nothing here.
-        if let Some(claim) = &mut next.claim {
-            claim.until = now.plus(rules.claim());
-        }
-        Some(next)
-    }
+/// No settings make a slot count for longer.
+const LONGEST_PERIOD: Duration = Duration::from_secs(2 * 366 * 86_400);
 
+impl Record {
     /// The record without what cannot be true of it at `now`, on this boot's clock; `None` where there is no such thing.
     ///
-    /// A moment further ahead than a period would never come for as long as anybody waits: it counts from now on.
+    /// A moment further ahead than a period would never come for as long as anybody waits: it counts from now on. An expiry further
+    /// ahead than a lifetime has ended. Each clock is lowered by itself, and none is raised.
     #[must_use]
     pub fn clamped(&self, now: Stamp, rules: &Rules) -> Option<Self> {
         let mut next = self.clone();
-        let period = now.plus(rules.budget.period());
-        let end = now.plus(rules.lifetime);
+        let period = rules.budget.period();
         let lower = |at: &mut Stamp, most: Stamp| {
             if at.boot > most.boot {
-                *at = most;
+                *at = at.sooner(most);
             }
         };
         for slot in &mut next.ledger {
-            lower(&mut slot.frees_at, period);
+            let counts = slot.lengths.map_or(period, |own| own.period.max(period));
+            lower(&mut slot.frees_at, now.plus(counts.min(LONGEST_PERIOD)));
             lower(&mut slot.reserved_at, now);
         }
         let most = MOST_SLOTS.max(rules.budget.limit.get() as usize);
@@ -103,8 +40,11 @@ impl Record {
         }
         if let Some(token) = &mut next.token {
             lower(&mut token.issued_at, now);
+            if token.expires_at.boot > now.plus(rules.lifetime).boot {
+                lower(&mut token.expires_at, now);
+            }
+            let end = token.expires_at;
             lower(&mut token.refresh_at, end);
-            lower(&mut token.expires_at, end);
         }
         let until = next.probation.as_mut().and_then(|it| it.until.as_mut());
         let claim = next.claim.as_mut().map(|claim| &mut claim.until);
@@ -113,7 +53,7 @@ impl Record {
             .into_iter()
             .flatten()
         {
-            lower(at, period);
+            lower(at, now.plus(period));
         }
         (next != *self).then_some(next)
     }
@@ -124,8 +64,12 @@ impl Record {
     #[must_use]
     pub fn merged_with(&self, held: &Self, now: Stamp, rules: &Rules) -> Self {
         let mut next = self.clone();
+        let same_anchor = self.carried == held.carried;
         for slot in &held.ledger {
-            next.merge_slot(slot);
+            next.merge_slot(&Slot {
+                carried: slot.carried && same_anchor,
+                ..slot.clone()
+            });
         }
         next.ledger.retain(|slot| slot.frees_at.boot > now.boot);
         next.ledger.sort_by_key(|slot| slot.reserved_at.boot);
@@ -221,15 +165,4 @@ impl Record {
             None => self.ledger.push(held.clone()),
         }
     }
-}
-
-impl Slot {
-    /// True if both were taken by the same attempt.
-    fn is_of(&self, other: &Self) -> bool {
-        self.attempt == other.attempt && self.holder == other.holder
-    }
-}
-
-fn signed(length: Duration) -> SignedDuration {
-    SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX)
 }

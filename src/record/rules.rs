@@ -37,6 +37,8 @@ pub struct Wanted {
     pub reserve: Option<u32>,
     /// The longest time between reserving and the issuer counting.
     pub in_flight: Option<Duration>,
+    /// The least distance between any two mints. Default none.
+    pub spacing: Option<Duration>,
     /// How long before expiry a refresh is due.
     pub lead: Option<Duration>,
     /// How long one request to the issuer may take.
@@ -56,6 +58,7 @@ impl Wanted {
             limit,
             reserve: None,
             in_flight: None,
+            spacing: None,
             lead: None,
             timeout: None,
             skew: None,
@@ -76,6 +79,8 @@ pub struct Rules {
     pub lead: Duration,
     /// With less than this left, a mint is urgent: lead ÷ 6.
     pub urgent_mark: Duration,
+    /// The least distance between any two mints, whatever they are for.
+    pub spacing: Duration,
     /// The distance of a routine mint from the attempt before it: window ÷ 15.
     pub routine_pace: Duration,
     /// The distance between reported mints: window ÷ 6.
@@ -123,6 +128,7 @@ impl Rules {
             lifetime,
             lead,
             urgent_mark: lead / 6,
+            spacing: wanted.spacing.unwrap_or_default(),
             routine_pace: window / 15,
             report_pace: window / 6,
             backoff: Backoff {

@@ -1,5 +1,7 @@
 mod attempt;
+mod carry;
 mod codec;
+mod format;
 mod ledger;
 pub(super) mod machine;
 mod operator;
@@ -8,6 +10,7 @@ mod restore;
 mod transitions;
 
 use super::*;
+use crate::budget::Class;
 use crate::token::Secret;
 use jiff::{SignedDuration, Timestamp};
 use std::num::NonZeroU32;

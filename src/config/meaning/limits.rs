@@ -24,6 +24,7 @@ pub(super) fn limits(written: &mut Written, warnings: &mut Vec<String>) -> Optio
         limit,
         reserve: written.count("budget.reserve"),
         in_flight: written.length("budget.in_flight"),
+        spacing: written.length("budget.spacing"),
         lead: written.length("refresh.lead"),
         timeout: written.length("upstream.timeout"),
         skew: written.length("clock.skew"),
@@ -37,6 +38,7 @@ pub(super) fn limits(written: &mut Written, warnings: &mut Vec<String>) -> Optio
     check_reserve(written, &wanted);
     let rules = Rules::new(&wanted);
     check_timeout(written, &rules);
+    check_spacing(written, &rules);
     let short_lead = check_lead(written, &rules, wanted.lead.is_some(), warnings);
     Some(Limits { rules, short_lead })
 }
@@ -80,6 +82,29 @@ fn check_timeout(written: &mut Written, rules: &Rules) {
             text_of(rules.timeout * 2)
         );
         written.problem(path, text);
+    }
+}
+
+/// A longer distance would be a smaller budget by another name.
+fn check_spacing(written: &mut Written, rules: &Rules) {
+    let most = rules.budget.window / rules.budget.limit.get();
+    if rules.spacing > most
+        && judged(
+            written,
+            &["budget.spacing", "budget.window", "budget.limit"],
+        )
+    {
+        let limit = told(
+            written,
+            "budget.limit",
+            &Value::Count(rules.budget.limit.get()),
+        );
+        let text = format!(
+            "{} leaves no time for {limit} mints in budget.window; expected at most {}, or a lower budget.limit",
+            text_of(rules.spacing),
+            text_of(most)
+        );
+        written.problem("budget.spacing", text);
     }
 }
 

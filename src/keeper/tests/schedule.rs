@@ -70,6 +70,9 @@ impl Case {
             reserved_at: at(reserved),
             frees_at: at(reserved + 33 * 60),
             outcome,
+            lengths: None,
+            carried: false,
+            newer: Default::default(),
         });
     }
 
@@ -155,6 +158,7 @@ fn every_class_waits_for_the_claim_of_another() {
         attempt: Generation(9),
         holder: "other".into(),
         until: at(5000),
+        newer: Default::default(),
     });
     for (second, wishes) in [
         (27 * 60, NONE),
@@ -174,7 +178,11 @@ fn every_class_waits_for_the_claim_of_another() {
 #[test]
 fn every_class_waits_for_the_pace_of_an_unknown_past() {
     let mut case = case();
-    case.record.probation = Some(crate::record::Probation { until: None });
+    case.record.probation = Some(crate::record::Probation {
+        until: None,
+        period: None,
+        newer: Default::default(),
+    });
     case.slot(Urgent, Outcome::Minted, 3900);
     let paced = at(3900).boot + case.rules.budget.blind_pace();
     for wishes in [NONE, OPERATOR] {
@@ -253,6 +261,7 @@ fn parked_keys_wait_and_changed_keys_and_operators_do_not() {
         since: at(1000),
         retry_at: at(1900),
         reason: "no".into(),
+        newer: Default::default(),
     });
     case.is(
         1010,

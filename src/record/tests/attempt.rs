@@ -80,7 +80,7 @@ fn a_commit_frees_its_slot_a_window_and_a_margin_after_the_answer() {
     assert_eq!(done.ledger[0].frees_at, at(2 + 32 * 60));
     assert_eq!(done.ledger[0].outcome, Outcome::Minted);
     assert_eq!(
-        (&done.claim, done.streak, wait(&done, 2)),
+        (&done.claim, done.streak.clone(), wait(&done, 2)),
         (&None, Streak::default(), Duration::ZERO)
     );
     assert_eq!(done.token.unwrap().generation, attempt.generation);

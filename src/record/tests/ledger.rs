@@ -20,6 +20,8 @@ struct Mint {
     frees: u64,
     /// The process that makes it still lives.
     pending: bool,
+    /// The wall clock's error under which it was carried to another boot for the first time.
+    origin: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ struct Model {
     wall_error: i64,
     /// The true time of the last write, and the wall clock's error then.
     written: (u64, i64),
+    /// The same for when the slots were carried to this boot.
+    carried: (u64, i64),
     mints: Vec<Mint>,
     /// The mint that the last step was about.
     about: Option<usize>,
@@ -157,6 +161,7 @@ impl Model {
                 arrives: Some(self.now + self.in_flight * late / 1000),
                 frees: self.now + self.period(),
                 pending: true,
+                origin: None,
             });
             self.about = Some(number);
             self.wrote();
@@ -183,21 +188,53 @@ impl Model {
         self.wrote();
     }
 
+    /// What a slot is reckoned from on another boot, and the skew that must still be added: none where it was added before, as long
+    /// as the wall clock was not stepped since.
+    fn base(&self, mint: &Mint) -> ((u64, i64), u64) {
+        let stepped = (self.written.1 - self.carried.1).unsigned_abs() > self.skew;
+        match mint.origin {
+            Some(_) if !stepped => (self.carried, 0),
+            _ => (self.written, self.skew),
+        }
+    }
+
+    /// The wall clock of another boot: it is ahead of those that slots are reckoned by for the skew at most, the assumption of law 1.
+    fn allowed(&self, wall_error: i64) -> i64 {
+        let skew = i64::try_from(self.skew).unwrap();
+        let counted = self.mints.iter().filter(|mint| mint.frees > self.written.0);
+        let errors = counted.map(|mint| match self.base(mint) {
+            (_, 0) => mint.origin.unwrap(),
+            ((_, error), _) => error,
+        });
+        errors.fold(wall_error, |allowed, error| allowed.min(error + skew))
+    }
+
     /// What another boot may believe of the slots: the wall clock's word, less the skew, and nothing of a wall that went back.
     fn reboot(&mut self, off: u64, wall_error: i64) {
         self.now += off;
-        self.wall_error = wall_error;
-        let (wrote, error_then) = self.written;
-        let since = i128::from(self.now - wrote) + i128::from(wall_error - error_then);
+        self.wall_error = self.allowed(wall_error);
+        let wrote = self.written.0;
+        let elapsed =
+            |base: (u64, i64)| i128::from(self.now - base.0) + i128::from(self.wall_error - base.1);
+        let believed = elapsed(self.written) >= -i128::from(self.skew);
         let period = self.period();
-        for mint in &mut self.mints {
+        let carried = |mint: &Mint| {
+            let (base, skew) = self.base(mint);
+            let elapsed = elapsed(base).max(i128::from(wrote - base.0));
             let left = match mint.frees.saturating_sub(wrote) {
                 0 => 0,
-                _ if since < -i128::from(self.skew) => period,
-                left => u64::try_from(i128::from(left + self.skew) - since.max(0)).unwrap_or(0),
+                _ if !believed => period,
+                _ => u64::try_from(i128::from(mint.frees - base.0 + skew) - elapsed).unwrap_or(0),
             };
-            mint.frees = self.now + left.min(period);
-        }
+            let origin = mint.origin.filter(|_| skew == 0).unwrap_or(base.1);
+            Mint {
+                frees: self.now + left.min(period),
+                origin: Some(origin),
+                ..mint.clone()
+            }
+        };
+        self.mints = self.mints.iter().map(carried).collect();
+        self.carried = (self.now, self.wall_error);
         self.forget_processes();
     }
 
@@ -246,6 +283,7 @@ impl ReferenceStateMachine for Histories {
             now: 50_000_000_000_000,
             wall_error: 0,
             written: (50_000_000_000_000, 0),
+            carried: (50_000_000_000_000, 0),
             mints: Vec::new(),
             about: None,
             granted: false,

@@ -119,11 +119,14 @@ fn waits_and_probation_are_carried_over() {
     record.not_before = Some(at(810));
     record.probation = Some(Probation {
         until: Some(at(1210)),
+        period: None,
+        newer: BTreeMap::new(),
     });
     record.parked = Some(Parked {
         since: at(0),
         retry_at: at(910),
         reason: "no".into(),
+        newer: BTreeMap::new(),
     });
     let now = now(310, 40);
     let moved = record.on_boot(&there(), now, &rules()).unwrap();
@@ -138,11 +141,14 @@ fn a_wait_gets_no_longer_by_a_wall_clock_that_is_not_believed() {
     record.not_before = Some(at(240));
     record.probation = Some(Probation {
         until: Some(at(1210)),
+        period: None,
+        newer: BTreeMap::new(),
     });
     record.parked = Some(Parked {
         since: at(0),
         retry_at: at(910),
         reason: "no".into(),
+        newer: BTreeMap::new(),
     });
     for wall in [200, -100_000] {
         let now = now(wall, 40);
@@ -166,22 +172,27 @@ fn absurd_times_are_clamped_to_a_period_and_a_lifetime() {
     record.not_before = Some(absurd);
     record.probation = Some(Probation {
         until: Some(absurd),
+        period: None,
+        newer: BTreeMap::new(),
     });
     record.claim = Some(Claim {
         attempt: Generation(1),
         holder: "x".into(),
         until: absurd,
+        newer: BTreeMap::new(),
     });
     record.parked = Some(Parked {
         since: absurd,
         retry_at: absurd,
         reason: "x".into(),
+        newer: BTreeMap::new(),
     });
     let token = record.token.as_mut().unwrap();
     (token.refresh_at, token.expires_at) = (absurd, absurd);
     record.streak = Streak {
         lost: u32::MAX,
         unsent: u32::MAX,
+        newer: BTreeMap::new(),
     };
     record.keys.cursor = u32::MAX;
     record.keys.refused = u32::MAX;
@@ -293,11 +304,13 @@ fn the_keys_that_were_tried_last_are_the_ones_that_stay_refused() {
             fingerprint: fingerprint.into(),
             cursor: 0,
             refused: 2,
+            newer: BTreeMap::new(),
         },
         parked: Some(Parked {
             since: at(300),
             retry_at: at(1200),
             reason: "refused".into(),
+            newer: BTreeMap::new(),
         }),
         ..written()
     };
