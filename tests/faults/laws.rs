@@ -197,3 +197,16 @@ async fn read_on(mut judge: Judge, url: String, stop: Arc<AtomicBool>) -> Seen {
     }
     judge.seen
 }
+
+/// What all of these came to. Each is seen to its end before any failure counts.
+pub async fn every<T: 'static>(mut running: JoinSet<T>) -> Vec<T> {
+    let (mut ended, mut failed) = (Vec::new(), 0);
+    while let Some(one) = running.join_next().await {
+        match one {
+            Ok(one) => ended.push(one),
+            Err(_) => failed += 1,
+        }
+    }
+    assert_eq!(failed, 0, "of {}, as told above", ended.len() + failed);
+    ended
+}

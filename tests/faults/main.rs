@@ -29,6 +29,7 @@ mod read_only;
 mod reboots;
 mod records;
 mod scales;
+mod steps;
 mod suspend;
 mod torn;
 mod upstreams;
