@@ -217,7 +217,7 @@ impl Shared {
 }
 
 /// Reads a request to the end of its body, or what there is of it.
-async fn whole_request(stream: &mut TcpStream) -> Vec<u8> {
+pub async fn whole_request(stream: &mut TcpStream) -> Vec<u8> {
     let mut request = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&request);

@@ -10,6 +10,8 @@
 #![allow(unreachable_pub, reason = "nothing outside can reach a test")]
 
 mod clocks;
+mod containers;
+mod counting;
 mod disk;
 mod durable;
 mod freezes;
@@ -24,7 +26,9 @@ mod harness;
 mod interposer;
 mod kills;
 mod laws;
+mod lengths;
 mod lost;
+mod namespaces;
 mod read_only;
 mod reboots;
 mod records;

@@ -1,8 +1,8 @@
-//! A wall clock that was stepped: a second, just less and just more than `clock.skew`, and hours; both ways, while the daemon runs and
-//! across a restart.
+//! A wall clock that was stepped: a second, just less and just more than `clock.skew`, and hours;
+//! both ways, while the daemon runs and across a restart.
 //!
-//! The boot clock is the true one throughout, so a step back costs no token, and a step forward one mint at most. The lengths are
-//! those of the real account.
+//! The boot clock is the true one throughout, so a step back costs no token, and a step forward one
+//! mint at most. The lengths are those of the real account.
 
 use std::time::Duration;
 
@@ -103,7 +103,8 @@ impl Machine {
         beyond
     }
 
-    /// How much later than the truth the end of the token is told, where the wall clock is the daemon's.
+    /// How much later than the truth the end of the token is told, where the wall clock is the
+    /// daemon's.
     fn told_beyond_the_truth(&self, reply: &Reply, status: &Value) -> SignedDuration {
         let left = if reply.access_token() == self.token {
             self.ends.duration_since(Timestamp::now())
