@@ -188,3 +188,22 @@ async fn a_stepped_wall_clock_under_a_running_daemon_moves_no_slot() {
     }
     every(running).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_step_back_no_end_is_told_later_than_it_comes() {
+    for step in [-31, -18_000] {
+        let (machine, daemon) = Machine::new(step).await;
+        machine.layer.set_wall(step);
+        let running = machine.look(&daemon, "while it runs").await;
+        daemon.kill();
+        let daemon = machine.start().await;
+        let restarted = machine.look(&daemon, "and after a restart").await;
+        assert!(daemon.stop().await.success());
+        for beyond in [running, restarted] {
+            // Times are told in milliseconds.
+            let tolerance = SignedDuration::from_millis(100);
+            assert!(beyond <= tolerance, "law 4: {step} s: {beyond:#} later");
+        }
+        machine.world.finish();
+    }
+}
