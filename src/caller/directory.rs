@@ -168,10 +168,10 @@ impl Callers {
         found.map(|(_, caller)| caller)
     }
 
-    /// Where processes are told apart, one that nobody named is nobody's.
+    /// Where processes are told apart, one that nobody named is nobody's, and so is one that has no number here.
     fn owner(&self, owner: Owner) -> Option<&Arc<Caller>> {
-        let found = self.users.get(&owner.uid);
-        let found = found.or_else(|| self.groups.get(&owner.gid));
+        let found = owner.user().and_then(|uid| self.users.get(&uid));
+        let found = found.or_else(|| self.groups.get(&owner.group()?));
         let told_apart = !self.users.is_empty() || !self.groups.is_empty();
         found.or_else(|| (!told_apart).then_some(&self.local))
     }
@@ -294,6 +294,33 @@ mod tests {
         ] {
             assert_eq!(who(&callers, peer, None), name, "{peer}");
         }
+    }
+
+    /// The settings refuse these numbers; here they would not help either.
+    #[test]
+    fn a_process_whose_numbers_are_not_mapped_is_no_named_caller() {
+        let number = |kind| {
+            let file = format!("/proc/sys/kernel/overflow{kind}");
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            text.trim().parse().unwrap_or(65_534)
+        };
+        let (user, group) = (number("uid"), number("gid"));
+        let orders = named("orders", &[user, 0], &[group, 50], &[]);
+        let callers = open(vec![orders], &Registry::new());
+        for (peer, name) in [
+            (owner(user, group), None),
+            (owner(user, 7), None),
+            (owner(7, group), None),
+            (owner(u32::MAX, u32::MAX), None),
+            // One of the two is mapped, and so is root of the namespace.
+            (owner(user, 50), Some("orders")),
+            (owner(0, group), Some("orders")),
+        ] {
+            assert_eq!(who(&callers, peer, None), name, "{peer}");
+        }
+        // Where no rule is about users, the mode of the socket decides, as for everybody.
+        let nobody = open(Vec::new(), &Registry::new());
+        assert_eq!(who(&nobody, owner(user, group), None), Some(LOCAL));
     }
 
     #[test]
