@@ -8,9 +8,10 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus::Registry;
 
-use super::audit::{self, Audit, Kind, Line};
+use super::audit::{self, Audit, Line};
 use super::limit::{Pace, Peers};
 use super::rule::{LOCAL, Named, OPERATOR, Rate, Rights, San};
+use super::share::{Kind, Share};
 use super::stream::Streams;
 use super::{Denial, Refusals, Visitor};
 use crate::clock::Clock;
@@ -48,14 +49,18 @@ pub(super) struct Caller {
     pub(super) may: Rights,
     pub(super) pace: Option<Pace>,
     pub(super) streams: Streams,
+    /// How much of the audit is its.
+    pub(super) share: Arc<Share>,
     /// The last generation that it was given.
     pub(super) vended: AtomicU64,
 }
 
 impl Caller {
-    fn new(named: &Named) -> Self {
+    fn new(named: &Named, audit: &mut Audit) -> Self {
+        let name: Arc<str> = named.name.as_str().into();
         Self {
-            name: named.name.as_str().into(),
+            share: audit.share(&name),
+            name,
             may: named.may,
             pace: named.rate.map(Pace::new),
             streams: Streams::new(named.streams),
@@ -74,13 +79,14 @@ impl Callers {
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> io::Result<Arc<Self>> {
+        let mut audit = Audit::open(&settings.audit, Arc::clone(&clock))?;
         let mut callers = Self {
             users: HashMap::new(),
             groups: HashMap::new(),
             certificates: Vec::new(),
-            local: Arc::new(Caller::new(&nobodys(settings.unnamed_streams))),
+            local: Arc::new(Caller::new(&nobodys(settings.unnamed_streams), &mut audit)),
             peers: settings.peers.map(Peers::new),
-            audit: Audit::open(&settings.audit, Arc::clone(&clock))?,
+            audit,
             clock,
             refusals: Refusals::register(registry),
         };
@@ -91,10 +97,10 @@ impl Callers {
                     streams,
                     ..named.clone()
                 };
-                callers.local = Arc::new(Caller::new(&local));
+                callers.local = Arc::new(Caller::new(&local, &mut callers.audit));
                 continue;
             }
-            let caller = Arc::new(Caller::new(named));
+            let caller = Arc::new(Caller::new(named, &mut callers.audit));
             let own = |id: &u32| (*id, Arc::clone(&caller));
             callers.users.extend(named.uids.iter().map(own));
             callers.groups.extend(named.gids.iter().map(own));
@@ -126,13 +132,15 @@ impl Callers {
     /// Tells in the audit what somebody on an admin listener did, and what it came to.
     pub fn operated(&self, from: Peer, action: &'static str, outcome: &'static str) {
         let line = operators("operator", from, action, outcome);
-        self.audit.tell(Kind::Operator, line);
+        let share = &self.audit.operators;
+        self.audit.tell(share, Kind::Operator, Some(from), line);
     }
 
     /// Tells in the audit that somebody on an admin listener was not let do this.
     pub fn operator_refused(&self, from: Peer, action: &'static str, outcome: &'static str) {
         let line = operators("refused", from, action, outcome);
-        self.audit.tell(Kind::Refusal, line);
+        let share = &self.audit.operators;
+        self.audit.tell(share, Kind::Refusal, Some(from), line);
     }
 
     /// Counts and tells that somebody who is no operator has asked on an admin listener.
@@ -143,7 +151,8 @@ impl Callers {
             caller: None,
             ..operators("refused", from, "any", denial.word())
         };
-        self.audit.tell(Kind::Refusal, line);
+        let share = &self.audit.strangers;
+        self.audit.tell(share, Kind::Refusal, Some(from), line);
     }
 
     /// What counts those who were turned away.
@@ -187,7 +196,7 @@ fn operators(
         event,
         caller: Some(OPERATOR),
         from: Some(from.to_string()),
-        transport: "admin",
+        transport: Some("admin"),
         action: Some(action),
         outcome: Some(outcome),
         ..Line::default()
