@@ -33,7 +33,7 @@ pub use http1::serve_http;
 pub use http2::{Calls, Limits, serve_http2};
 pub use metrics::{Counts, Metrics};
 pub use patience::Patience;
-pub use peer::{Network, Owner, Peer};
+pub use peer::{Network, OVERFLOW, Overflow, Owner, Peer};
 pub use peers::Peers;
 pub use problem::{Problem, seconds_until};
 pub use serve::{Connection, Names, Service};

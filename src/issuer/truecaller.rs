@@ -4,6 +4,7 @@
 //! budget is decided by the pure function [`judge`].
 
 mod in_time;
+mod shown;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,12 +60,6 @@ struct Asked<'a> {
 struct Given {
     token: Option<String>,
     created_at: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-struct Told {
-    slug: Option<String>,
-    message: Option<String>,
 }
 
 /// What came back, as far as it was read.
@@ -145,12 +140,12 @@ impl Truecaller {
             }
             Ok(Err(error)) if error.is_connect() || error.is_builder() || was_withheld(&error) => {
                 Answer::NotSent {
-                    detail: causes(error),
+                    detail: causes(error, key),
                 }
             }
             Ok(Err(error)) => Answer::Lost {
                 answered: false,
-                detail: causes(error),
+                detail: causes(error, key),
             },
             Err(_) => Answer::Lost {
                 answered: false,
@@ -197,7 +192,7 @@ pub fn judge(response: &Response, journey: Journey, key: &Key, lifetime: Duratio
     if status.is_success() {
         return minted(response, journey, lifetime);
     }
-    let detail = told(response, key);
+    let detail = shown::refusal(status.as_u16(), &response.body, key);
     match status.as_u16() {
         429 => Answer::Throttled {
             retry_after: retry_after(&response.headers, journey.answered_at.wall),
@@ -312,47 +307,9 @@ fn http_date(value: &HeaderValue) -> Option<Timestamp> {
         .ok()
 }
 
-/// The issuer's own words for an operator: status, slug and message, cut short, with no key in them.
-fn told(response: &Response, key: &Key) -> String {
-    let told = serde_json::from_slice::<Told>(&response.body).unwrap_or(Told {
-        slug: None,
-        message: None,
-    });
-    let words = [told.slug, told.message]
-        .into_iter()
-        .flatten()
-        .map(|word| shown(&word, key));
-    let words: Vec<String> = [response.status.as_u16().to_string()]
-        .into_iter()
-        .chain(words)
-        .collect();
-    words.join(" / ")
-}
-
-/// Text from outside, made fit for one line of a log.
-fn shown(text: &str, key: &Key) -> String {
-    let mut text = text.to_owned();
-    for secret in [&key.api_key, &key.key_id] {
-        text = text.replace(secret.expose(), "…");
-    }
-    let safe = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().map(safe).take(200).collect()
-}
-
 /// An error with its causes, without the address: it is the operator's own and may be long.
-fn causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut texts = Vec::new();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        texts.push(error.to_string());
-        cause = error.source();
-    }
-    if texts.is_empty() {
-        error.to_string()
-    } else {
-        texts.join(": ")
-    }
+fn causes(error: reqwest::Error, key: &Key) -> String {
+    shown::causes(&error.without_url(), key)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 // Named, since another test target takes this file in by its path.
 #[path = "harness/daemon.rs"]
 mod daemon;
+#[path = "harness/spellings.rs"]
+mod spellings;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +19,7 @@ use bearerd::sandbox::{self, Running, Sandbox};
 use tempfile::TempDir;
 
 pub use daemon::{Daemon, Reply};
+pub use spellings::{Spellings, base64, each};
 
 /// How long anything may take that should happen soon. Only a broken daemon ever needs all of it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,6 +86,7 @@ impl Captured {
     }
 
     fn scan(&self, secrets: &[String]) {
+        let spellings = Spellings::of(secrets);
         for (origin, text) in self.0.lock().unwrap().iter() {
             for secret in secrets {
                 if let Some(at) = text.find(secret.as_str()) {
@@ -90,6 +94,11 @@ impl Captured {
                     panic!("a secret in {origin}, behind: {}…", &text[from..at]);
                 }
             }
+            assert!(
+                !spellings.are_in(text),
+                "a part of a secret, or one in another spelling, in {origin}: {}…",
+                text.chars().take(80).collect::<String>()
+            );
         }
     }
 }
@@ -266,6 +275,7 @@ impl World {
 
     /// The record may hold the token, and nothing else may; nobody else may read any of it.
     fn scan_state(&self, keys: &[String], tokens: &[String]) {
+        let (all_keys, all_tokens) = (Spellings::of(keys), Spellings::of(tokens));
         for folder in fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -277,11 +287,10 @@ impl World {
                 let text = fs::read_to_string(file.path()).unwrap_or_default();
                 assert_eq!(mode, 0o600, "the mode of {name}");
                 assert!(
-                    keys.iter()
-                        .all(|key| !text.contains(key) && !name.contains(key)),
+                    !all_keys.are_in(&text) && !all_keys.are_in(&name),
                     "a key in {name}"
                 );
-                let holds_token = tokens.iter().any(|token| text.contains(token));
+                let holds_token = all_tokens.are_in(&text);
                 assert!(
                     !holds_token || name.starts_with("record.json"),
                     "a token in {name}"

@@ -158,23 +158,6 @@ fn retry_after_is_read_as_seconds_or_as_a_date() {
     assert_eq!(wait("soon"), None);
 }
 
-#[test]
-fn the_operator_reads_the_slug_but_never_a_key() {
-    let Answer::Refused { detail, .. } = judged(
-        400,
-        &[],
-        r#"{"slug":"invalid-input","message":"api_key the-api-key of the-key-id\nis wrong"}"#,
-    ) else {
-        panic!("not refused")
-    };
-    assert_eq!(detail, "400 / invalid-input / api_key … of … is wrong");
-    let long = format!(r#"{{"slug":"x","message":"{}"}}"#, "y".repeat(5000));
-    let Answer::Refused { detail, .. } = judged(400, &[], &long) else {
-        panic!("not refused")
-    };
-    assert!(detail.len() < 250);
-}
-
 /// A clock that stands still.
 struct Still(Stamp);
 
