@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Lengths, Record, Rules, codec};
+use super::{Lengths, Record, Rules};
 use crate::clock::{BootId, Stamp};
 
 /// When a record was brought from another boot clock, and which of its times have the skew in them
@@ -18,9 +18,8 @@ use crate::clock::{BootId, Stamp};
 pub struct Carried {
     /// When that was, on the clock that they were brought to.
     pub at: Stamp,
-    /// The boot times themselves; those of slots are not among them.
-    #[serde(rename = "boot_ns", with = "codec::all_nanoseconds")]
-    pub times: Vec<Duration>,
+    /// The times themselves, on both clocks; those of slots are not among them.
+    pub times: Vec<Stamp>,
 }
 
 /// Who reads a record, and what its clocks have shown.
@@ -114,8 +113,8 @@ impl Record {
         next
     }
 
-    /// The boot times that a carried record has the skew in, but for those of slots.
-    fn times(&self) -> Vec<Duration> {
+    /// The times that a carried record has the skew in, but for those of slots.
+    fn times(&self) -> Vec<Stamp> {
         let token = self.token.as_ref();
         let times = [
             token.map(|token| token.expires_at),
@@ -125,7 +124,7 @@ impl Record {
             self.parked.as_ref().map(|parked| parked.retry_at),
             self.probation.as_ref().and_then(|unknown| unknown.until),
         ];
-        times.into_iter().flatten().map(|at| at.boot).collect()
+        times.into_iter().flatten().collect()
     }
 
     /// Forgets carried times that are no longer in the record.
@@ -234,7 +233,7 @@ impl<'a> Axis<'a> {
 
     fn was_carried(&self, time: Stamp) -> bool {
         self.carried
-            .is_some_and(|carried| carried.times.contains(&time.boot))
+            .is_some_and(|carried| carried.times.contains(&time))
     }
 
     /// A time as the writer's wall clock will show it, moved by the skew unless it was already.
@@ -286,11 +285,19 @@ impl<'a> Axis<'a> {
 
     /// The end of what must not end too late; never further away than a lifetime.
     fn not_too_late(&self, time: Stamp) -> Stamp {
-        let wall = self.on_wall(time, self.was_carried(time), -self.skew);
-        // What was written is no longer either, on both clocks.
-        let written = time.left(self.written);
+        // An end that was further away than a lifetime cannot be true, and has come.
+        let possible = time.boot.saturating_sub(self.written.boot) <= self.rules.lifetime;
+        // The clock of the two that ends first.
+        let left = match possible {
+            true => time.left(self.written),
+            false => Duration::ZERO,
+        };
+        let wall = match self.was_carried(time) {
+            true => time.wall,
+            false => self.written.plus(left).minus(self.rules.skew).wall,
+        };
         let by_wall = match (self.believed, self.both) {
-            (true, _) => self.until(wall).min(written),
+            (true, _) => self.until(wall).min(left),
             // The boot clock says so, and the wall clock no less.
             (false, true) => Duration::MAX,
             (false, false) => Duration::ZERO,

@@ -294,6 +294,7 @@ impl World {
                 .collect();
             let record = self.register.record();
             if record.is_some_and(|it| ids.iter().any(|id| *id != it.written.boot_id))
+                || self.nodes.iter().any(|node| node.moves > 0)
                 || self.clocks_are_hidden()
             {
                 return;
@@ -316,7 +317,9 @@ impl World {
 
     /// The next starts of a node are in other time namespaces: in two by turns, or in ones that are each a little further ahead.
     fn start_in_namespaces(&mut self, fault: &Fault, node: usize) {
-        if self.nodes[node].hidden {
+        let machine = &self.machines[self.nodes[node].machine];
+        let off = (machine.wall_ahead - self.register.wall_ahead).unsigned_abs();
+        if self.nodes[node].hidden || off > self.setting.skew() {
             return;
         }
         self.nodes[node].moves = 10 + (fault.extra % 50) as u32;
@@ -380,17 +383,33 @@ impl World {
         }
     }
 
-    /// The boot time of the token's end is written so far ahead that no token lives for as long.
+    /// The boot times of the token are those of another clock, so far ahead that no token lives for as long.
     fn write_an_impossible_end(&mut self) {
         let far = 3 * self.setting.rules.lifetime;
+        let ahead = |node: &Node| self.machines[node.machine].wall_ahead;
+        let off = |node: &Node| (ahead(node) - self.register.wall_ahead).unsigned_abs();
+        let agree = self
+            .nodes
+            .iter()
+            .all(|node| off(node) <= self.setting.skew());
+        if self.clocks_are_hidden() || !agree {
+            return;
+        }
         let Content::Kept(record) = &self.register.content else {
             return;
         };
         let mut next = record.clone();
         let Some(token) = &mut next.token else { return };
-        token.expires_at.boot += far;
+        for at in [
+            &mut token.issued_at,
+            &mut token.refresh_at,
+            &mut token.expires_at,
+        ] {
+            at.boot += far;
+        }
         next.revision += 1;
         let wall_ahead = self.register.wall_ahead;
+        self.register.hidden = true;
         self.register.put(next, wall_ahead);
         self.tell_others(usize::MAX);
     }
