@@ -82,7 +82,7 @@ pub enum BindError {
     #[error(
         "the HTTP client for the upstream cannot be made (are there certificate roots on this machine? the package is ca-certificates)"
     )]
-    Client(#[from] reqwest::Error),
+    Client(#[from] rustls::Error),
     /// The audit's own file cannot be opened.
     #[error("audit.file: it cannot be opened for appending; name a file that can, or leave it out")]
     Audit(#[source] io::Error),

@@ -25,6 +25,7 @@ mod interposer;
 mod kills;
 mod laws;
 mod lost;
+mod partition;
 mod read_only;
 mod reboots;
 mod records;

@@ -21,6 +21,7 @@ mod grpc;
 mod harness;
 mod hostile;
 mod house;
+mod issuer_tls;
 mod languages;
 mod ledger;
 mod lifecycle;
