@@ -20,6 +20,7 @@ mod fuzzed;
 mod grpc;
 mod harness;
 mod hostile;
+mod hostile_upstream;
 mod house;
 mod issuer_tls;
 mod languages;
