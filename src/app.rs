@@ -2,6 +2,7 @@
 //!
 //! [`App::bind`] makes everything and takes the addresses; [`App::run`] lives until it is told to stop.
 
+mod apart;
 mod doors;
 mod pulse;
 mod services;
@@ -28,6 +29,7 @@ use crate::record::{Loaded, Register, RegisterError};
 use crate::telemetry::FilterHandle;
 use crate::tls;
 use crate::vend::{Status, Vend};
+use apart::apart;
 use doors::Doors;
 use pulse::Pulses;
 use services::Services;
@@ -82,7 +84,7 @@ pub enum BindError {
     #[error(
         "the HTTP client for the upstream cannot be made (are there certificate roots on this machine? the package is ca-certificates)"
     )]
-    Client(#[from] reqwest::Error),
+    Client(#[from] rustls::Error),
     /// The audit's own file cannot be opened.
     #[error("audit.file: it cannot be opened for appending; name a file that can, or leave it out")]
     Audit(#[source] io::Error),
@@ -239,8 +241,12 @@ impl App {
                 services.grpc.clone().serve(listener, callers.drain()),
             );
         }
+        // Whatever the issuer, a resolver or a disk does to the keeper, callers are served meanwhile.
+        let cut_off = CancellationToken::new();
+        let _cut_off_when_dropped = cut_off.clone().drop_guard();
         // It begins no attempt once callers are drained, and ends once none is under way.
-        keeper.spawn("keeper", self.driver.run(callers.drain(), keeper.drain()));
+        let driver = self.driver.run(callers.drain(), keeper.drain());
+        keeper.spawn("keeper", apart(driver, cut_off));
         if let Some(manager) = self.manager {
             let mut pulses = Pulses::new(Arc::clone(&self.vend), Arc::clone(&self.clock));
             operators.spawn(
