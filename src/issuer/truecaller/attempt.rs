@@ -14,7 +14,7 @@ use super::connection::{Connection, Entrance};
 use super::in_time::{InTime, was_withheld};
 use super::{Response, Settings, Truecaller, causes};
 use crate::clock::Stamp;
-use crate::issuer::{Answer, Key};
+use crate::issuer::{Answer, Delivery, Key};
 use crate::token::wiped;
 
 /// An answer's body is a few hundred bytes; whatever is longer is not read on.
@@ -40,8 +40,8 @@ impl Truecaller {
         let not_sent = |detail| Answer::NotSent { detail };
         let connect_by = Instant::now() + self.settings.timeout / 2;
         let url = self.settings.mint_url.as_str();
-        let user_timeout = self.user_timeout(send_by, sent_at);
-        let opened = Connection::open(url, self.settings.timeout / 2, user_timeout).await;
+        let delivery = self.delivery(send_by, sent_at);
+        let opened = Connection::open(url, self.settings.timeout / 2, delivery).await;
         let mut connection = opened.map_err(not_sent)?;
         let entrance = Entrance::new().map_err(|error| not_sent(error.to_string()))?;
         let client = self.client(&entrance, connect_by);
@@ -91,19 +91,12 @@ impl Truecaller {
             }))
     }
 
-    /// How long the system may repeat the request by itself, where this process stands still and
-    /// cannot reset the connection.
-    ///
-    /// The system counts from its first repetition, which comes a round trip or three after the
-    /// request: half of what is left of the slot's time is kept for that.
-    pub(super) fn user_timeout(&self, send_by: Duration, sent_at: Stamp) -> Duration {
+    /// How long the system may go on delivering the request of this attempt by itself.
+    pub(super) fn delivery(&self, send_by: Duration, sent_at: Stamp) -> Delivery {
         let Settings {
             timeout, in_flight, ..
         } = self.settings;
-        let counted_until = (send_by + in_flight).saturating_sub(timeout);
-        let sent_until = sent_at.boot + timeout;
-        let left = counted_until.saturating_sub(sent_until);
-        timeout.min(left / 2)
+        Delivery::of(timeout, in_flight, send_by, sent_at.boot)
     }
 
     /// A client for one attempt, which finds the issuer behind this entrance.

@@ -17,6 +17,7 @@ use tower_service::Service;
 use zeroize::Zeroizing;
 
 use super::texts;
+use crate::issuer::Delivery;
 
 /// Limit of what one attempt reads, all of TLS, interim answers and heads included. An answer has a
 /// kilobyte and a handshake less than ten, so what is longer is hostile, and costs this much CPU.
@@ -35,12 +36,11 @@ pub(super) struct Entrance {
 }
 
 impl Connection {
-    /// Connects. `user_timeout` bounds how long the system repeats what is not acknowledged while
-    /// this process stands still and cannot reset it.
+    /// Connects. `delivery` bounds how long the system repeats what is not acknowledged.
     pub(super) async fn open(
         url: &str,
         timeout: Duration,
-        user_timeout: Duration,
+        delivery: Delivery,
     ) -> Result<Self, String> {
         let url: Uri = url.parse().map_err(|error| format!("{error}"))?;
         let mut connector = HttpConnector::new();
@@ -52,10 +52,11 @@ impl Connection {
             .map_err(|_| format!("no connection within {timeout:?}"))?
             .map_err(|error| texts(&error).join(": "))?
             .into_inner();
-        let milliseconds = u32::try_from(user_timeout.as_millis()).unwrap_or(u32::MAX);
+        let milliseconds = u32::try_from(delivery.user_timeout.as_millis()).unwrap_or(u32::MAX);
+        let linger = delivery.resets.then_some(Duration::ZERO);
         // Zero would mean the system's own bound, which is minutes.
         set_tcp_user_timeout(&tcp, milliseconds.max(1))
-            .and_then(|()| set_socket_linger(&tcp, Some(Duration::ZERO)))
+            .and_then(|()| set_socket_linger(&tcp, linger))
             .map_err(|error| format!("the connection cannot be bounded: {error}"))?;
         Ok(Self(tcp))
     }

@@ -275,7 +275,7 @@ async fn the_system_repeats_a_request_no_longer_than_its_slot_counts() {
     let reserved_at = journey().sent_at.boot;
     let after = |wait: u64| {
         let sent_at = journey().sent_at.plus(Duration::from_secs(wait));
-        issuer.user_timeout(reserved_at + timeout, sent_at)
+        issuer.delivery(reserved_at + timeout, sent_at).user_timeout
     };
     // Half of what is left of the slot's time, and no more than an attempt takes anyway.
     assert_eq!(after(0), Duration::from_secs(10));
@@ -289,7 +289,7 @@ async fn the_system_repeats_a_request_no_longer_than_its_slot_counts() {
     };
     let left = |wait| {
         let sent_at = journey().sent_at.plus(Duration::from_secs(wait));
-        tight.user_timeout(reserved_at + timeout, sent_at)
+        tight.delivery(reserved_at + timeout, sent_at).user_timeout
     };
     assert_eq!(left(0), Duration::from_secs(5));
     assert_eq!(left(10), Duration::ZERO);
@@ -297,13 +297,18 @@ async fn the_system_repeats_a_request_no_longer_than_its_slot_counts() {
 
 #[tokio::test]
 async fn a_connection_is_reset_by_whatever_closes_it_before_an_answer() {
+    use crate::issuer::Delivery;
     use rustix::net::sockopt::{socket_linger, tcp_user_timeout};
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
     let second = Duration::from_secs(1);
     for (wanted, milliseconds) in [(second, 1_000), (Duration::ZERO, 1)] {
-        let connection = Connection::open(&url, second, wanted).await.unwrap();
+        let delivery = Delivery {
+            resets: true,
+            user_timeout: wanted,
+        };
+        let connection = Connection::open(&url, second, delivery).await.unwrap();
         let socket = connection.socket();
         assert_eq!(socket_linger(socket).unwrap(), Some(Duration::ZERO));
         assert_eq!(tcp_user_timeout(socket).unwrap(), milliseconds);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bearerd::clock::Stamp;
-use bearerd::issuer::Answer;
+use bearerd::issuer::{Answer, Delivery};
 use bearerd::keeper::Input;
 use bearerd::record::{Record, RegisterError, Slot, Swapped, Version};
 
@@ -273,9 +273,13 @@ impl World {
         };
         let back = leg(&mut self.dice);
         let there = match weather {
-            Some(Kind::CountedLate | Kind::Retransmitted) => {
-                self.dice.u64(0..(in_flight - timeout) * 8 / 10)
-            }
+            Some(Kind::CountedLate) => self.dice.u64(0..(in_flight - timeout) * 8 / 10),
+            Some(Kind::Retransmitted) => match self.delivered_by_the_system(node, send_by, sent_at)
+            {
+                Some(there) => there,
+                // The system forgot it.
+                None => return self.lose_the_answer(node, number),
+            },
             _ => leg(&mut self.dice),
         };
         let heard = !matches!(
@@ -288,14 +292,7 @@ impl World {
         }
         let back = (heard && there + back < timeout).then_some(back);
         if back.is_none() {
-            let lost = Answer::Lost {
-                answered: false,
-                detail: String::new(),
-            };
-            self.push(
-                timeout,
-                What::Give(node, number, Box::new(Input::Minted(lost))),
-            );
+            self.lose_the_answer(node, number);
         }
         self.tell(|| {
             format!(
@@ -315,6 +312,47 @@ impl World {
         };
         self.push(there, What::Arrive(Box::new(request)));
         self.dies(node, Boundary::PostSent);
+    }
+
+    /// Nothing is heard until the time-out.
+    fn lose_the_answer(&mut self, node: usize, number: u32) {
+        let lost = Answer::Lost {
+            answered: false,
+            detail: String::new(),
+        };
+        let timeout = nanos(self.setting.rules.timeout);
+        self.push(
+            timeout,
+            What::Give(node, number, Box::new(Input::Minted(lost))),
+        );
+    }
+
+    /// How long a request is on its way that was cut off, and that the system repeats until the way
+    /// is free: never, if it has forgotten it by then. Once in four times the process stands still
+    /// meanwhile, and gives nothing up.
+    fn delivered_by_the_system(
+        &mut self,
+        node: usize,
+        send_by: Duration,
+        sent_at: Stamp,
+    ) -> Option<Nanos> {
+        let rules = &self.setting.rules;
+        let (timeout, in_flight) = (nanos(rules.timeout), nanos(rules.budget.in_flight));
+        let rule = Delivery::of(rules.timeout, rules.budget.in_flight, send_by, sent_at.boot);
+        let stands_still = self.dice.u8(0..4) == 0;
+        let free_after = self.dice.u64(0..3 * in_flight);
+        let first_repetition = self.dice.u64(0..timeout / 4);
+        let kept = first_repetition + nanos(rule.user_timeout);
+        let forgotten_after = match (rule.resets, stands_still) {
+            (true, false) => kept.min(timeout),
+            (true, true) | (false, _) => kept,
+        };
+        if stands_still {
+            let until = self.now + 4 * in_flight;
+            self.nodes[node].frozen_until = self.nodes[node].frozen_until.max(until);
+            self.trouble_until = self.trouble_until.max(until);
+        }
+        (free_after < forgotten_after).then_some(free_after)
     }
 
     /// Law 2 and single flight, at the moment at which a request leaves.
