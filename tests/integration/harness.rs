@@ -10,6 +10,7 @@ mod daemon;
 mod spellings;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,13 @@ pub use spellings::{Spellings, base64, each};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const ACCOUNT: &str = "91c173bb-28d8-4030-9722-8663ff9589f3";
+
+/// Says that this machine lacks what a test, or a part of it, needs. `tests/run` repeats and counts these lines at the end. The
+/// stream is written to directly, since what a passing test prints is swallowed.
+pub fn cannot_run_here(test: &str, reason: &str) {
+    let line = format!("cannot run here: {test}: {reason}\n");
+    let _nobody_reads_on = std::io::stderr().write_all(line.as_bytes());
+}
 
 /// The lengths of a test's world. The daemon and its sandbox go by the same ones.
 #[derive(Clone, Copy, Debug)]

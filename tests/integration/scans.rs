@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Daemon, Scale, Spellings, World, base64, each};
+use crate::harness::{Daemon, Scale, Spellings, World, base64, cannot_run_here, each};
 
 /// What the system shows of a process to whoever may ask.
 fn look_at(daemon: &Daemon, world: &World) {
@@ -324,7 +324,10 @@ async fn tokens_that_were_replaced_long_ago_are_not_kept_in_memory() {
     let found = in_memory(&daemon, &tokens);
     daemon.signal(Signal::CONT);
     let Some(found) = found else {
-        eprintln!("skipped: this user may not look into another process");
+        cannot_run_here(
+            "tokens_that_were_replaced_long_ago_are_not_kept_in_memory",
+            "this user may not look into another process",
+        );
         return;
     };
     let counts: Vec<usize> = tokens.iter().map(|token| found[token]).collect();
@@ -362,7 +365,10 @@ async fn no_end_of_any_command_leaves_a_core() {
     let folder = world.path("cores");
     fs::create_dir(&folder).unwrap();
     if !cores_are_written(&folder) {
-        eprintln!("skipped: this machine writes no core files");
+        cannot_run_here(
+            "no_end_of_any_command_leaves_a_core",
+            "this machine writes no core files",
+        );
         return;
     }
     for file in fs::read_dir(&folder).unwrap() {
@@ -392,10 +398,10 @@ async fn no_end_of_any_command_leaves_a_core() {
     }
     let address = format!("unix:{}", world.path("nobody.sock").display());
     let binary = env!("CARGO_BIN_EXE_bearerd");
-    let script =
-        format!("ulimit -c unlimited; exec {binary} wait --timeout 60s --address {address}");
+    // With another umask than the one that is waited for, whatever the user's is.
+    let script = "umask 022; ulimit -c unlimited; exec \"$0\" wait --timeout 60s --address \"$1\"";
     let mut waiting = Command::new("sh")
-        .args(["-c", &script])
+        .args(["-c", script, binary, &address])
         .current_dir(&folder)
         .stderr(Stdio::null())
         .spawn()
