@@ -152,7 +152,7 @@ impl App {
             vend: Arc::clone(&vend),
             commands,
         };
-        let registry = metrics::registry();
+        let registry = metrics::registry(Arc::clone(&clock));
         let stages = [Stage::new(), Stage::new(), Stage::new()];
         let driver = Driver::new(parts, &registry);
         let connections = listener::Metrics::register(&registry);
