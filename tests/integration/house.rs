@@ -169,6 +169,7 @@ const WALL_TIMES: &[(&str, usize)] = &[
     ("caller/audit.rs", 1),
     ("cli/ledger/show.rs", 2),
     ("keeper.rs", 1),
+    ("keeper/status.rs", 2),
     ("issuer/truecaller.rs", 1),
     ("listener/date.rs", 2),
     ("metrics.rs", 1),

@@ -73,6 +73,9 @@ struct Parked {
 impl Shown {
     pub(super) fn new(record: &Record, desk: &Desk, now: Stamp) -> Self {
         let wall = |at: Stamp| at.shown(now);
+        // Of what a writer on another boot did not carry over, only the wall time is known.
+        let ours = record.written.boot_id == desk.clock.boot_id();
+        let as_written = |at: Stamp| if ours { wall(at) } else { at.wall };
         let ahead = |at: Stamp| (at.boot > now.boot).then(|| wall(at));
         let counting = record
             .ledger
@@ -84,11 +87,7 @@ impl Shown {
             account: record.account.clone(),
             record: desk.register.path().display().to_string(),
             revision: record.revision,
-            // On another boot nothing but the wall time that was written is known of it.
-            written_at: match record.written.boot_id == desk.clock.boot_id() {
-                true => wall(record.written.at),
-                false => record.written.at.wall,
-            },
+            written_at: as_written(record.written.at),
             written_by: record.written.holder.clone(),
             at: now.wall,
             generation: record.generation.0,
@@ -111,7 +110,7 @@ impl Shown {
                 until: probation.until.map(wall),
             }),
             parked: record.parked.as_ref().map(|parked| Parked {
-                since: parked.since.shown_beside(parked.retry_at, now),
+                since: as_written(parked.since),
                 retry_at: wall(parked.retry_at),
                 reason: parked.reason.clone(),
             }),
