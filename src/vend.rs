@@ -439,6 +439,17 @@ mod tests {
         ask(70_200, 69_700);
         let after = ask(71_100, 70_600);
         assert_eq!(after, "2027-01-15T08:59:59.5Z");
+        // Here the wall clock ends the token; it goes back by one second, and the number stays the same.
+        ask(80_100, 1_080_100);
+        let before = rendered.get();
+        ask(80_200, 1_080_200);
+        assert_eq!(rendered.get(), before);
+        ask(81_200, 1_080_200);
+        assert_eq!(
+            rendered.get(),
+            before + 1,
+            "what is a second old is made anew"
+        );
         // The same number of seconds again, long after it was rendered.
         ask(100_500, 3_000_500);
         let after = ask(3_000_600, 3_000_100);
