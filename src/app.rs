@@ -21,7 +21,7 @@ use crate::keeper;
 use crate::keeper::driver::{Driver, Parts};
 use crate::lifecycle::notify::Manager;
 use crate::lifecycle::{self, Ended, Stage};
-use crate::listener::{self, Address, Bounds, Listener, Peers};
+use crate::listener::{self, Address, Bounds, Dates, Listener, Peers};
 use crate::metrics;
 use crate::record::file::{FileRegister, OpenError};
 use crate::record::memory::MemoryRegister;
@@ -154,7 +154,7 @@ impl App {
             vend: Arc::clone(&vend),
             commands,
         };
-        let registry = metrics::registry();
+        let registry = metrics::registry(Arc::clone(&clock));
         let stages = [Stage::new(), Stage::new(), Stage::new()];
         let driver = Driver::new(parts, &registry);
         let connections = listener::Metrics::register(&registry);
@@ -223,9 +223,10 @@ impl App {
         };
         let peers = Peers::at_most(self.bounds.peer_connections.get() as usize);
         let (doors, services) = (self.doors, self.services);
+        let dates = Dates::new(Arc::clone(&self.clock));
         for listener in doors.http {
             let bounds = within("http", self.places, Some(peers.clone()));
-            let listener = listener.within(bounds);
+            let listener = listener.within(bounds).dated(dates.clone());
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
@@ -234,7 +235,7 @@ impl App {
         }
         for listener in doors.grpc {
             let bounds = within("grpc", self.places, Some(peers.clone()));
-            let listener = listener.within(bounds);
+            let listener = listener.within(bounds).dated(dates.clone());
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over gRPC");
             callers.spawn(
                 "gRPC listener",
@@ -262,7 +263,8 @@ impl App {
             services.admin.clone().keep_log(operators.drain()),
         );
         for listener in doors.admin {
-            let listener = listener.within(within("admin", OPERATORS, None));
+            let bounds = within("admin", OPERATORS, None);
+            let listener = listener.within(bounds).dated(dates.clone());
             info!(tls = listener.has_tls(), address = %listener.local_address(), "answering operators");
             operators.spawn(
                 "admin listener",

@@ -40,5 +40,6 @@ mod settings;
 mod shared_folder;
 mod sockets;
 mod terminal;
+mod times;
 mod tls;
 mod vending;
