@@ -32,6 +32,7 @@ mod readme;
 mod rotation;
 mod scans;
 mod scraping;
+mod script;
 mod service;
 mod settings;
 mod shared_folder;
