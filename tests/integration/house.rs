@@ -169,7 +169,6 @@ const WALL_TIMES: &[(&str, usize)] = &[
     ("caller/audit.rs", 1),
     ("cli/ledger/show.rs", 2),
     ("keeper.rs", 1),
-    ("keeper/status.rs", 2),
     ("issuer/truecaller.rs", 1),
     ("tls/credentials.rs", 1),
     ("tls/set.rs", 2),
