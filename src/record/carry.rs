@@ -106,6 +106,12 @@ impl Record {
             parked.retry_at = axis.wait(parked.retry_at);
             parked.since = now.minus(axis.age(parked.since, &axis.bridge.base(false)));
         }
+        for set in &mut next.refused {
+            set.retry_at = axis.wait(set.retry_at);
+            set.since = now.minus(axis.age(set.since, &axis.bridge.base(false)));
+        }
+        next.hold_until = self.hold_until.map(|at| axis.wait(at));
+        next.keys.retry_at = self.keys.retry_at.map(|at| axis.wait(at));
         if let Some(unknown) = &mut next.probation {
             unknown.until = unknown.until.map(|at| axis.wait(at));
         }
@@ -129,8 +135,12 @@ impl Record {
             self.claim.as_ref().map(|claim| claim.until),
             self.parked.as_ref().map(|parked| parked.retry_at),
             self.probation.as_ref().and_then(|unknown| unknown.until),
+            self.hold_until,
+            self.keys.retry_at,
         ];
-        times.into_iter().flatten().map(|at| at.boot).collect()
+        let refused = self.refused.iter().map(|set| set.retry_at);
+        let times = times.into_iter().flatten().chain(refused);
+        times.map(|at| at.boot).collect()
     }
 
     /// Forgets carried times that are no longer in the record.
@@ -165,8 +175,8 @@ impl Record {
                 None => later(until, self.written.at.plus(lengths.period)),
             };
             // Where nothing is minted until the past is known, that wait is the same moment.
-            if let Some(wait) = next.not_before.as_mut().filter(|at| **at == until) {
-                *wait = longer;
+            for wait in [&mut next.not_before, &mut next.hold_until] {
+                *wait = wait.map(|at| if at == until { longer } else { at });
             }
             unknown.until = Some(longer);
             let period = unknown.period.unwrap_or_default();

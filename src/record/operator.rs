@@ -1,6 +1,6 @@
 //! What an operator may do to a record by hand, in an emergency. Each is a new record, which the register takes or refuses whole.
 
-use super::{Lengths, Outcome, Record, Rules, Slot, Streak, Trigger, slot};
+use super::{KeyTrial, Lengths, Outcome, Record, Rules, Slot, Streak, Trigger, slot};
 use crate::budget::Class;
 use crate::clock::Stamp;
 
@@ -42,19 +42,39 @@ impl Record {
             streak: Streak::default(),
             not_before: None,
             probation: None,
+            tried: Vec::new(),
+            hold_until: None,
+            keys: KeyTrial {
+                retry_at: None,
+                ..self.keys.clone()
+            },
             // An attempt that was under way is late from now on.
             generation: self.generation.next(),
             ..self.clone()
         }
     }
 
-    /// The record with every key to be tried anew; `None` where it is not parked. A wait that the issuer asked for stays.
+    /// The record with every set to be tried anew; `None` where none is parked. A wait that the issuer asked for stays.
     #[must_use]
     pub fn unparked(&self) -> Option<Self> {
-        self.parked.as_ref()?;
+        if self.parked.is_none() && self.refused.is_empty() {
+            return None;
+        }
         let mut next = self.clone();
         next.parked = None;
+        next.refused.clear();
         next.keys.refused = 0;
         Some(next)
+    }
+
+    /// The record as another account's; `None` if it held, or may have held, a token. No slot is forgotten.
+    #[must_use]
+    pub fn adopted_by(&self, account: &str) -> Option<Self> {
+        let gave_none = |slot: &Slot| !matches!(slot.outcome, Outcome::Minted | Outcome::Other);
+        let never = self.token.is_none() && self.ledger.iter().all(gave_none);
+        never.then(|| Self {
+            account: account.to_owned(),
+            ..self.clone()
+        })
     }
 }
