@@ -148,6 +148,7 @@ impl App {
             loaded: Some(loaded),
             keys: config.keys.read()?,
             key_files: config.keys.clone(),
+            mint_url: config.issuer.mint_url.to_string(),
             clock: Arc::clone(&clock),
             vend: Arc::clone(&vend),
             commands,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::budget::Class;
+use crate::clock::Stamp;
 use crate::issuer::Answer;
 use crate::record::{Loaded, Record, RegisterError, Swapped, Version};
 use crate::token::{Generation, Token};
@@ -32,7 +33,7 @@ pub enum Input {
     Refresh,
     /// The keys at hand, told at the start and whenever they change.
     Keys {
-        /// The fingerprint of the set.
+        /// The fingerprint of the set: the keys, and the address that they are sent to.
         fingerprint: String,
         /// How many there are.
         count: u32,
@@ -107,6 +108,18 @@ pub enum Note {
     Failed(Trouble),
     /// The issuer refuses our keys.
     Parked(String),
+    /// The issuer refused our keys before this process began.
+    StillParked {
+        /// What the issuer said.
+        reason: String,
+        /// When they are tried again.
+        retry_at: Stamp,
+    },
+    /// The record was another account's, which never got a token; it is ours now.
+    Adopted {
+        /// Whose it was.
+        from: String,
+    },
     /// An answer was odd, though not fatal.
     Odd(String),
     /// A report is believed.
