@@ -2,6 +2,7 @@
 //!
 //! [`App::bind`] makes everything and takes the addresses; [`App::run`] lives until it is told to stop.
 
+mod apart;
 mod doors;
 mod pulse;
 mod services;
@@ -20,7 +21,7 @@ use crate::keeper;
 use crate::keeper::driver::{Driver, Parts};
 use crate::lifecycle::notify::Manager;
 use crate::lifecycle::{self, Ended, Stage};
-use crate::listener::{self, Address, Bounds, Listener, Peers};
+use crate::listener::{self, Address, Bounds, Dates, Listener, Peers};
 use crate::metrics;
 use crate::record::file::{FileRegister, OpenError};
 use crate::record::memory::MemoryRegister;
@@ -28,6 +29,7 @@ use crate::record::{Loaded, Register, RegisterError};
 use crate::telemetry::FilterHandle;
 use crate::tls;
 use crate::vend::{Status, Vend};
+use apart::apart;
 use doors::Doors;
 use pulse::Pulses;
 use services::Services;
@@ -82,7 +84,7 @@ pub enum BindError {
     #[error(
         "the HTTP client for the upstream cannot be made (are there certificate roots on this machine? the package is ca-certificates)"
     )]
-    Client(#[from] reqwest::Error),
+    Client(#[from] rustls::Error),
     /// The audit's own file cannot be opened.
     #[error("audit.file: it cannot be opened for appending; name a file that can, or leave it out")]
     Audit(#[source] io::Error),
@@ -153,7 +155,7 @@ impl App {
             vend: Arc::clone(&vend),
             commands,
         };
-        let registry = metrics::registry();
+        let registry = metrics::registry(Arc::clone(&clock));
         let stages = [Stage::new(), Stage::new(), Stage::new()];
         let driver = Driver::new(parts, &registry);
         let connections = listener::Metrics::register(&registry);
@@ -222,9 +224,10 @@ impl App {
         };
         let peers = Peers::at_most(self.bounds.peer_connections.get() as usize);
         let (doors, services) = (self.doors, self.services);
+        let dates = Dates::new(Arc::clone(&self.clock));
         for listener in doors.http {
             let bounds = within("http", self.places, Some(peers.clone()));
-            let listener = listener.within(bounds);
+            let listener = listener.within(bounds).dated(dates.clone());
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
@@ -233,15 +236,19 @@ impl App {
         }
         for listener in doors.grpc {
             let bounds = within("grpc", self.places, Some(peers.clone()));
-            let listener = listener.within(bounds);
+            let listener = listener.within(bounds).dated(dates.clone());
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over gRPC");
             callers.spawn(
                 "gRPC listener",
                 services.grpc.clone().serve(listener, callers.drain()),
             );
         }
+        // Whatever the issuer, a resolver or a disk does to the keeper, callers are served meanwhile.
+        let cut_off = CancellationToken::new();
+        let _cut_off_when_dropped = cut_off.clone().drop_guard();
         // It begins no attempt once callers are drained, and ends once none is under way.
-        keeper.spawn("keeper", self.driver.run(callers.drain(), keeper.drain()));
+        let driver = self.driver.run(callers.drain(), keeper.drain());
+        keeper.spawn("keeper", apart(driver, cut_off));
         if let Some(manager) = self.manager {
             let mut pulses = Pulses::new(Arc::clone(&self.vend), Arc::clone(&self.clock));
             operators.spawn(
@@ -257,7 +264,8 @@ impl App {
             services.admin.clone().keep_log(operators.drain()),
         );
         for listener in doors.admin {
-            let listener = listener.within(within("admin", OPERATORS, None));
+            let bounds = within("admin", OPERATORS, None);
+            let listener = listener.within(bounds).dated(dates.clone());
             info!(tls = listener.has_tls(), address = %listener.local_address(), "answering operators");
             operators.spawn(
                 "admin listener",

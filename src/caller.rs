@@ -8,6 +8,7 @@ mod directory;
 pub mod guard;
 mod limit;
 pub mod rule;
+mod share;
 mod stream;
 mod visitor;
 

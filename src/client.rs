@@ -109,11 +109,12 @@ impl Shared {
             Some(trouble) => trouble.to_string(),
             None => "the daemon has not answered yet".to_owned(),
         };
+        let now = self.clock.now();
         match &snapshot.token {
-            Some(token) if !token.expired(self.clock.now()) => Ok(Arc::clone(token)),
+            Some(token) if !token.expired(now) => Ok(Arc::clone(token)),
             Some(token) => Err(NoToken::Expired {
                 generation: token.generation,
-                at: token.expires_at.wall,
+                at: token.expires_at.shown_expiry(now),
                 why: why(),
             }),
             None => Err(NoToken::NotYet { why: why() }),

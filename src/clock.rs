@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 
 pub use boot::{BootId, KernelView, TimeNamespace};
 
+/// A smaller difference between the clocks than this is no step of the wall clock.
+const SAME_TIME: SignedDuration = SignedDuration::from_millis(100);
+
+/// The same where too late is not safe: what it takes to read one clock after the other.
+const SAME_READING: SignedDuration = SignedDuration::from_millis(1);
+
 /// One moment, on the wall clock and on the boot clock.
 ///
 /// The boot clock (`CLOCK_BOOTTIME`) never steps and goes on through a suspend, but means nothing on another boot. The wall
@@ -86,6 +92,52 @@ impl Stamp {
             now.minus(now.boot - boot)
         }
     }
+
+    /// The wall time of this moment to show at `now`: as far from the wall clock's reading as the
+    /// boot clock says. This and the two below convert every time that is shown; the stamp's own
+    /// wall time is false once the wall clock was stepped.
+    pub fn shown(self, now: Self) -> Timestamp {
+        if self.is_before_boot() {
+            return self.wall;
+        }
+        let at = Self::at_boot(now, self.boot).wall;
+        // The two clocks are read one after the other: without a step the text stays the same.
+        if at.duration_since(self.wall).abs() < SAME_TIME {
+            self.wall
+        } else {
+            at
+        }
+    }
+
+    /// The same for a moment that has come once either clock says so, as the end of a token: the wall
+    /// time now + what is left by the clock that ends it first.
+    pub fn shown_expiry(self, now: Self) -> Timestamp {
+        if self.boot <= now.boot {
+            return self.shown(now).min(now.wall);
+        }
+        let at = now.plus(self.left(now)).wall;
+        if at < self.wall && self.wall.duration_since(at) < SAME_READING {
+            self.wall
+        } else {
+            at
+        }
+    }
+
+    /// The same for a moment that may lie before this boot. It was stamped together with `anchor`, and
+    /// is shown as far from it as both are on the wall clock.
+    pub fn shown_beside(self, anchor: Self, now: Self) -> Timestamp {
+        if self.is_before_boot() {
+            let distance = self.wall.duration_since(anchor.wall);
+            anchor.shown(now).checked_add(distance).unwrap_or(self.wall)
+        } else {
+            self.shown(now)
+        }
+    }
+
+    /// The boot clock has no number for what was before it began: see [`Stamp::minus`].
+    fn is_before_boot(self) -> bool {
+        self.boot.is_zero()
+    }
 }
 
 /// Gives the time.
@@ -155,6 +207,7 @@ pub(crate) mod nanoseconds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn stamp(wall_s: i64, boot_s: u64) -> Stamp {
         Stamp {
@@ -179,6 +232,90 @@ mod tests {
         assert_eq!((late.wall, late.boot), (Timestamp::MAX, Duration::MAX));
         let early = stamp(1_000, 100).minus(Duration::MAX);
         assert_eq!((early.wall, early.boot), (Timestamp::MIN, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_moment_is_shown_by_the_wall_clock_as_it_is_now() {
+        // Stamped at wall 10000 and boot 5000; then the wall clock was set by `step`.
+        let now = |boot, step: i64| stamp(5_000 + i64::try_from(boot).unwrap() + step, boot);
+        let (past, end) = (stamp(9_000, 4_000), stamp(13_600, 8_600));
+        let shown = |step| {
+            let now = now(5_000, step);
+            let seconds = [past.shown(now), end.shown(now), end.shown_expiry(now)];
+            seconds.map(|it| it.as_second() - now.wall.as_second())
+        };
+        assert_eq!(shown(0), [-1_000, 3_600, 3_600]);
+        assert_eq!(shown(-18_000), [-1_000, 3_600, 3_600], "set back");
+        assert_eq!(shown(600), [-1_000, 3_600, 3_000], "set forward");
+        assert_eq!(shown(18_000), [-1_000, 3_600, 0], "set beyond its end");
+        // The end has come, five hours after it is told by the stamp alone.
+        let now = now(9_600, -18_000);
+        assert_eq!(end.shown_expiry(now), end.shown(now));
+        assert_eq!(end.shown(now).as_second(), now.wall.as_second() - 1_000);
+        // The clocks are read one after the other, which is no step.
+        let hair = stamp(10_000, 5_000).plus(Duration::from_micros(3));
+        let late = Stamp {
+            boot: hair.boot - Duration::from_micros(5),
+            ..hair
+        };
+        assert_eq!(past.shown(late), past.wall);
+        assert_eq!(end.shown_expiry(late), end.wall);
+        let end = end.plus(Duration::from_millis(5));
+        let late = late.plus(Duration::from_millis(5));
+        assert_eq!(end.shown_expiry(late), end.wall);
+    }
+
+    #[test]
+    fn what_was_before_the_boot_is_shown_beside_what_was_not() {
+        // A token that lives an hour was carried over 100 s after the boot, half an hour into its life.
+        let end = stamp(10_000, 1_900);
+        let issued = end.minus(Duration::from_secs(3_600));
+        assert_eq!(issued.boot, Duration::ZERO);
+        for step in [0, -18_000, 18_000] {
+            let now = stamp(8_300 + step, 200);
+            assert_eq!(
+                issued.shown_beside(end, now).as_second(),
+                now.wall.as_second() - 1_900
+            );
+        }
+        let later = stamp(9_000, 900);
+        let now = stamp(9_500 - 18_000, 1_400);
+        assert_eq!(later.shown_beside(end, now), later.shown(now));
+    }
+
+    proptest! {
+        /// Whatever the clocks did: an end is never shown later than the truth, nor after it was
+        /// reached later than now; what was is not shown as what comes, and the other way round.
+        #[test]
+        fn no_end_is_shown_too_late(
+            wall in -4_000_000_000_000_i64..4_000_000_000_000,
+            boot in 1_u64..1_000_000_000,
+            step in -100_000_000_i64..100_000_000,
+            by in -200_000_000_i64..200_000_000,
+        ) {
+            let at = Stamp {
+                wall: Timestamp::from_millisecond(wall).unwrap(),
+                boot: Duration::from_millis(boot),
+            };
+            let moved = i64::try_from(boot).unwrap() + by;
+            let now = Stamp {
+                wall: Timestamp::from_millisecond(wall + by + step).unwrap(),
+                boot: Duration::from_millis(u64::try_from(moved).unwrap_or(0)),
+            };
+            let expiry = at.shown_expiry(now);
+            let bound = now.plus(at.left(now)).wall;
+            prop_assert!(expiry <= bound + SAME_READING, "{expiry} {bound}");
+            if at.reached(now) {
+                prop_assert!(expiry <= now.wall);
+            } else {
+                prop_assert!(expiry.duration_since(bound).abs() < SAME_READING);
+            }
+            let shown = at.shown(now);
+            let true_distance = SignedDuration::try_from(at.boot).unwrap()
+                - SignedDuration::try_from(now.boot).unwrap();
+            let distance = shown.duration_since(now.wall);
+            prop_assert!((distance - true_distance).abs() < SAME_TIME);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Who mints: one request, one answer, and what that answer means for the budget.
 
+mod delivery;
 pub mod truecaller;
 
 use std::fs::OpenOptions;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Stamp;
 use crate::token::Secret;
+pub use delivery::Delivery;
 
 /// What an attempt to mint came to, told by what the issuer may have counted.
 #[derive(Debug)]

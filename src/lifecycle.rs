@@ -4,16 +4,18 @@
 //! take three quarters; what is left then is aborted. A second signal does not wait for any of it.
 
 pub mod notify;
+mod signals;
 
 use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+
+pub use signals::Signals;
 
 /// Tasks that live as long as the process, and that drain together.
 pub struct Stage {
@@ -131,50 +133,6 @@ pub fn raise_open_files() -> usize {
     current
         .and_then(|files| usize::try_from(files).ok())
         .unwrap_or(usize::MAX)
-}
-
-/// The signals that end a process.
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    /// None under `nohup`, which asks that a closed terminal end nothing.
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    /// Takes the signals over; from here on they do not end the process by themselves.
-    pub fn take() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: (!hangup_is_ignored())
-                .then(|| signal(SignalKind::hangup()))
-                .transpose()?,
-        })
-    }
-
-    /// Cancels `stop` at the first signal, and returns at the second.
-    pub async fn watch(mut self, stop: &CancellationToken) {
-        self.next().await;
-        stop.cancel();
-        self.next().await;
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            Some(()) = async { self.hangup.as_mut()?.recv().await } => {}
-        }
-    }
-}
-
-/// True if whoever started this process asked the system to ignore a closed terminal.
-fn hangup_is_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod access;
 mod address;
 mod answer;
 mod crowd;
+mod date;
 mod http1;
 mod http2;
 mod metrics;
@@ -29,11 +30,12 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream, lookup_host};
 pub use access::{AccessError, SocketAccess, open_folder};
 pub use address::{Address, AddressError};
 pub use answer::{Answer, Body, text};
+pub use date::Dates;
 pub use http1::serve_http;
 pub use http2::{Calls, Limits, serve_http2};
 pub use metrics::{Counts, Metrics};
 pub use patience::Patience;
-pub use peer::{Network, Owner, Peer};
+pub use peer::{Network, OVERFLOW, Overflow, Owner, Peer};
 pub use peers::Peers;
 pub use problem::{Problem, seconds_until};
 pub use serve::{Connection, Names, Service};
@@ -145,6 +147,7 @@ pub struct Listener {
     door: Door,
     address: Address,
     bounds: Bounds,
+    dates: Dates,
     tls: Option<Tls>,
 }
 
@@ -280,6 +283,7 @@ async fn bind_tcp(address: &Address, host: &str, port: u16) -> Result<Listener, 
                     door,
                     address,
                     bounds: Bounds::default(),
+                    dates: Dates::default(),
                     tls: None,
                 });
             }
@@ -331,6 +335,7 @@ async fn bind_unix(
         door: Door::Unix(listener, file),
         address: address.clone(),
         bounds: Bounds::default(),
+        dates: Dates::default(),
         tls: None,
     })
 }

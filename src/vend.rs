@@ -6,7 +6,8 @@
 
 pub mod status;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
@@ -32,15 +33,92 @@ pub struct Live {
     pub etag: HeaderValue,
     json_head: Zeroizing<Vec<u8>>,
     json_tail: Box<str>,
-    /// What a transport with another form made of this, once.
-    message: OnceLock<Bytes>,
-    /// The JSON of the second that was asked for last: `expires_in` is all that changes in it.
-    json: ArcSwap<Rendered>,
+    json: Rendering,
+    message: Rendering,
 }
 
+/// What a caller is told about a token at one moment. All of it follows from the token and the
+/// clocks, so that every transport says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Times {
+    /// The whole seconds until its end, rounded down.
+    pub expires_in: u64,
+    /// Its end by the wall clock as it is now, cut to milliseconds.
+    pub expires_at: jiff::Timestamp,
+    /// When the request that minted it was sent, likewise.
+    pub issued_at: jiff::Timestamp,
+}
+
+impl Times {
+    fn new(token: &Token, now: Stamp) -> Self {
+        Self {
+            expires_in: token.expires_at.left(now).as_secs(),
+            expires_at: to_milliseconds(token.expires_at.shown_expiry(now)),
+            issued_at: to_milliseconds(token.issued_at.shown_beside(token.expires_at, now)),
+        }
+    }
+}
+
+/// One form of an answer, rendered for the second that was asked for last.
+struct Rendering(ArcSwap<Rendered>);
+
 struct Rendered {
+    /// The [`Times::expires_in`] that it says.
     seconds: u64,
-    json: Bytes,
+    /// When it was made, on the boot clock.
+    at: Duration,
+    /// The distance of the clocks at that moment.
+    offset: i64,
+    bytes: Bytes,
+}
+
+impl Rendered {
+    /// True if a rendering at `now` would say the same: the seconds are the same, no clock was set,
+    /// and by less than [`MIN_STEP`] not since a second ago.
+    fn is_current(&self, seconds: u64, now: Stamp) -> bool {
+        self.seconds == seconds
+            && now.boot.saturating_sub(self.at) < MAX_RENDERED_AGE
+            && offset(now).abs_diff(self.offset) < MIN_STEP
+    }
+}
+
+impl Rendering {
+    fn new() -> Self {
+        Self(ArcSwap::from_pointee(Rendered {
+            seconds: u64::MAX,
+            at: Duration::ZERO,
+            offset: 0,
+            bytes: Bytes::new(),
+        }))
+    }
+
+    /// What is held, if it is current; otherwise it is made anew.
+    fn get(&self, token: &Token, now: Stamp, make: impl FnOnce(Times) -> Bytes) -> Bytes {
+        let seconds = token.expires_at.left(now).as_secs();
+        let held = self.0.load();
+        if held.is_current(seconds, now) {
+            return held.bytes.clone();
+        }
+        let bytes = make(Times::new(token, now));
+        self.0.store(Arc::new(Rendered {
+            seconds,
+            at: now.boot,
+            offset: offset(now),
+            bytes: bytes.clone(),
+        }));
+        bytes
+    }
+}
+
+/// A second is also how often the number of seconds changes, so this costs no rendering of its own.
+const MAX_RENDERED_AGE: Duration = Duration::from_secs(1);
+
+/// In seconds. By one alone [`offset`] differs without a step, since both clocks are cut to seconds.
+const MIN_STEP: u64 = 2;
+
+/// The wall clock's distance from the boot clock in seconds: cheap, as it is asked for at each read.
+fn offset(at: Stamp) -> i64 {
+    at.wall.as_second().wrapping_sub_unsigned(at.boot.as_secs())
 }
 
 #[derive(Serialize)]
@@ -51,8 +129,6 @@ struct Head<'a> {
 
 #[derive(Serialize)]
 struct Tail {
-    expires_at: jiff::Timestamp,
-    issued_at: jiff::Timestamp,
     generation: Generation,
     suspect: bool,
 }
@@ -65,8 +141,6 @@ impl Live {
             token_type: "Bearer",
         };
         let tail = Tail {
-            expires_at: to_milliseconds(token.expires_at.wall),
-            issued_at: to_milliseconds(token.issued_at.wall),
             generation: token.generation,
             suspect,
         };
@@ -74,8 +148,7 @@ impl Live {
         let mut json_head = Zeroizing::new(Vec::with_capacity(64 + 2 * head.access_token.len()));
         serde_json::to_writer(&mut *json_head, &head).expect("text is JSON");
         json_head.pop();
-        json_head.extend_from_slice(b",\"expires_in\":");
-        let tail = serde_json::to_string(&tail).expect("times and numbers are JSON");
+        let tail = serde_json::to_string(&tail).expect("numbers are JSON");
         let tag = format!("W/\"{}-{}\"", token.generation, token.secret.fingerprint());
         Self {
             text: wiped(token.secret.expose().into()),
@@ -83,40 +156,33 @@ impl Live {
                 .expect("numbers and hex digits make a header value"),
             json_head,
             json_tail: format!(",{}\n", tail.trim_start_matches('{')).into(),
-            json: ArcSwap::from_pointee(Rendered {
-                seconds: u64::MAX,
-                json: Bytes::new(),
-            }),
-            message: OnceLock::new(),
+            json: Rendering::new(),
+            message: Rendering::new(),
             token,
             suspect,
         }
     }
 
-    /// This in a transport's own form, which is made at the first question and kept. There is one such form.
-    pub fn message(&self, make: impl FnOnce(&Self) -> Bytes) -> Bytes {
-        self.message.get_or_init(|| make(self)).clone()
+    /// This in a transport's own form at `now`, made at most about once a second. There is one such
+    /// form.
+    pub fn message(&self, now: Stamp, make: impl FnOnce(&Self, Times) -> Bytes) -> Bytes {
+        self.message
+            .get(&self.token, now, |times| make(self, times))
     }
 
-    /// The JSON answer at `now`; `expires_in` is in whole seconds, rounded down.
+    /// The JSON answer at `now`.
     pub fn json(&self, now: Stamp) -> Bytes {
-        let seconds = self.token.expires_at.left(now).as_secs();
-        let held = self.json.load();
-        if held.seconds == seconds {
-            return held.json.clone();
-        }
-        let json = self.render(seconds);
-        self.json.store(Arc::new(Rendered {
-            seconds,
-            json: json.clone(),
-        }));
-        json
+        self.json.get(&self.token, now, |times| self.render(times))
     }
 
-    fn render(&self, seconds: u64) -> Bytes {
-        let mut answer = Vec::with_capacity(self.json_head.len() + 20 + self.json_tail.len());
+    fn render(&self, times: Times) -> Bytes {
+        let times = serde_json::to_string(&times).expect("times and numbers are JSON");
+        let times = times.trim_matches(['{', '}']);
+        let length = self.json_head.len() + 1 + times.len() + self.json_tail.len();
+        let mut answer = Vec::with_capacity(length);
         answer.extend_from_slice(&self.json_head);
-        answer.extend_from_slice(seconds.to_string().as_bytes());
+        answer.push(b',');
+        answer.extend_from_slice(times.as_bytes());
         answer.extend_from_slice(self.json_tail.as_bytes());
         wiped(answer)
     }
@@ -273,8 +339,7 @@ mod tests {
 
     use super::*;
     use crate::token::Secret;
-    use jiff::Timestamp;
-    use std::time::Duration;
+    use jiff::{SignedDuration, Timestamp};
 
     fn at(second: u64) -> Stamp {
         Stamp {
@@ -337,12 +402,67 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_rendered_once_a_second_and_anew_after_a_step() {
+        let live = live(5, 3600);
+        let milliseconds = |boot, wall| Stamp {
+            wall: at(0).wall + SignedDuration::from_millis(wall),
+            boot: Duration::from_millis(boot),
+        };
+        let rendered = std::cell::Cell::new(0);
+        let ask = |boot, wall| {
+            live.message(milliseconds(boot, wall), |_, times| {
+                rendered.set(rendered.get() + 1);
+                wiped(times.expires_at.to_string().into())
+            })
+        };
+        let first = ask(100, 100);
+        assert_eq!(
+            ask(999, 999).as_ptr(),
+            first.as_ptr(),
+            "it costs nothing anew"
+        );
+        assert_eq!(rendered.get(), 1);
+        assert_eq!(first, "2027-01-15T09:00:00Z");
+        // Seconds change at their own moment, and nothing else is rendered.
+        for boot in (1_100..60_000).step_by(100) {
+            ask(boot, i64::try_from(boot).unwrap());
+        }
+        assert_eq!(rendered.get(), 60);
+        // Set back by five hours, and forward: the text is true at once.
+        ask(60_100, 60_100);
+        let after = ask(60_200, 60_200 - 18_000_000);
+        assert_eq!(after, "2027-01-15T04:00:00Z");
+        let after = ask(60_300, 60_300 + 600_000);
+        assert_eq!(after, "2027-01-15T09:00:00Z");
+        // Set back by less than two seconds: a second later at the latest.
+        ask(70_100, 70_100);
+        ask(70_200, 69_700);
+        let after = ask(71_100, 70_600);
+        assert_eq!(after, "2027-01-15T08:59:59.5Z");
+        // Here the wall clock ends the token; it goes back by one second, and the number stays the same.
+        ask(80_100, 1_080_100);
+        let before = rendered.get();
+        ask(80_200, 1_080_200);
+        assert_eq!(rendered.get(), before);
+        ask(81_200, 1_080_200);
+        assert_eq!(
+            rendered.get(),
+            before + 1,
+            "what is a second old is made anew"
+        );
+        // The same number of seconds again, long after it was rendered.
+        ask(100_500, 3_000_500);
+        let after = ask(3_000_600, 3_000_100);
+        assert_eq!(after, "2027-01-15T08:59:59.5Z");
+    }
+
+    #[test]
     fn what_was_prepared_belongs_to_an_owner_that_wipes_it() {
         let live = live(5, 100);
         let prepared = [
             live.text.clone(),
             live.json(at(40)),
-            live.message(|live| wiped(live.text.to_vec())),
+            live.message(at(40), |live, _| wiped(live.text.to_vec())),
         ];
         drop(live);
         for bytes in prepared {

@@ -3,6 +3,7 @@
 use hyper::{Response, StatusCode};
 
 use super::Room;
+use crate::clock::Stamp;
 use crate::listener::{Body, text};
 use crate::vend::{Status, Unavailable};
 
@@ -14,7 +15,8 @@ impl Room {
 
     /// Ready if a token can be vended now and the process means to go on.
     pub(super) fn readyz(&self, query: &str) -> Response<Body> {
-        let current = self.vend.current(self.clock.now()).map(|_| ());
+        let now = self.clock.now();
+        let current = self.vend.current(now).map(|_| ());
         let draining = self.draining.is_cancelled();
         let ready = current.is_ok() && !draining;
         let (code, word) = if ready {
@@ -26,7 +28,7 @@ impl Room {
             .split('&')
             .any(|it| it == "verbose" || it.starts_with("verbose="));
         if verbose {
-            let reasons = reasons(current, draining, &self.vend.status());
+            let reasons = reasons(current, draining, &self.vend.status(), now);
             text(code, format!("{word}{reasons}"))
         } else {
             text(code, word)
@@ -47,16 +49,24 @@ impl Room {
 }
 
 /// How things stand, a line each.
-fn reasons(current: Result<(), Unavailable>, draining: bool, status: &Status) -> String {
+fn reasons(
+    current: Result<(), Unavailable>,
+    draining: bool,
+    status: &Status,
+    now: Stamp,
+) -> String {
     let token = match (current, &status.token) {
         (Err(Unavailable::NoTokenYet), _) => "none yet".into(),
-        (Err(Unavailable::Expired), Some(token)) => format!("expired at {:.0}", token.expires_at),
+        (Err(Unavailable::Expired), Some(token)) => {
+            format!("expired at {:.0}", token.expires_at.shown_expiry(now))
+        }
         (Err(Unavailable::Expired), None) => "expired".into(),
         (Ok(()), Some(token)) => {
             let suspect = if token.suspect { ", suspect" } else { "" };
             format!(
                 "generation {}, live until {:.0}{suspect}",
-                token.generation, token.expires_at
+                token.generation,
+                token.expires_at.shown_expiry(now)
             )
         }
         (Ok(()), None) => "live".into(),
@@ -70,7 +80,7 @@ fn reasons(current: Result<(), Unavailable>, draining: bool, status: &Status) ->
     };
     let parked = match &status.parked {
         None => "no".into(),
-        Some(parked) => format!("since {:.0}: {}", parked.since, parked.reason),
+        Some(parked) => format!("since {:.0}: {}", parked.since.shown(now), parked.reason),
     };
     let trouble = match &status.trouble {
         None => "none".into(),
@@ -81,7 +91,10 @@ fn reasons(current: Result<(), Unavailable>, draining: bool, status: &Status) ->
         (None, None) => "none planned".into(),
         (None, Some(next)) => format!(
             "{:.0} at the earliest, {} ({}), waiting for {}",
-            next.at.wall, next.class, next.trigger, next.waiting_for
+            next.at.shown(now),
+            next.class,
+            next.trigger,
+            next.waiting_for
         ),
     };
     let draining = if draining { "yes" } else { "no" };

@@ -22,8 +22,13 @@ impl Operators {
         match peer {
             Peer::Loopback(_) | Peer::Other(_) => true,
             Peer::Unix(_) if self.uids.is_empty() && self.gids.is_empty() => true,
-            Peer::Unix(Owner { uid, gid }) => self.uids.contains(&uid) || self.gids.contains(&gid),
+            Peer::Unix(owner) => self.name(owner),
         }
+    }
+
+    fn name(&self, owner: Owner) -> bool {
+        owner.user().is_some_and(|uid| self.uids.contains(&uid))
+            || owner.group().is_some_and(|gid| self.gids.contains(&gid))
     }
 }
 
@@ -54,6 +59,12 @@ mod tests {
         assert!(!included(&[2000], &[1000], peer));
         let root = Peer::Unix(Owner { uid: 0, gid: 0 });
         assert!(!included(&[1000], &[], root), "root is named like others");
+        // Numbers that the kernel shows of whoever has none here are no names, whatever the settings say.
+        let unmapped = Peer::Unix(Owner {
+            uid: u32::MAX,
+            gid: u32::MAX,
+        });
+        assert!(!included(&[u32::MAX], &[u32::MAX], unmapped));
         let port = Peer::Loopback("127.0.0.1:1".parse().unwrap());
         assert!(included(&[1000], &[], port));
     }

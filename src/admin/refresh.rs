@@ -23,12 +23,15 @@ impl Room {
                 *response.status_mut() = StatusCode::ACCEPTED;
                 response
             }
-            Ok(RefreshOutcome::Refused { waiting_for, until }) => Failure::NotNow {
-                waiting_for,
-                until: until.map(|until| until.wall),
-                retry_after: until.map(|until| seconds_until(until, self.clock.now())),
+            Ok(RefreshOutcome::Refused { waiting_for, until }) => {
+                let now = self.clock.now();
+                let failure = Failure::NotNow {
+                    waiting_for,
+                    until: until.map(|until| until.shown(now)),
+                    retry_after: until.map(|until| seconds_until(until, now)),
+                };
+                failure.response()
             }
-            .response(),
             Err(_) => Failure::Draining.response(),
         }
     }

@@ -21,11 +21,8 @@ struct Shown<'a> {
 impl Room {
     pub(super) fn status(&self) -> Response<Body> {
         let draining = self.draining.is_cancelled();
-        // The keeper's view is up to its last step; what is read against it is read now.
-        let status = Status {
-            at: Some(self.clock.now().wall),
-            ..Status::clone(&self.vend.status())
-        };
+        // The keeper's view is up to its last step; its times are shown as of now.
+        let status = Status::clone(&self.vend.status()).as_of(self.clock.now());
         let shown = Shown {
             ready: self.usable() && !draining,
             draining,

@@ -38,9 +38,9 @@ impl House {
     }
 
     async fn open_with(furnish: impl FnOnce(Admin) -> Admin) -> Self {
-        let registry = crate::metrics::registry();
         let (vend, commands) = Vend::new(Status::default());
         let clock = Arc::new(HandClock::new());
+        let registry = crate::metrics::registry(clock.clone());
         let draining = CancellationToken::new();
         let settings = caller::Settings::default();
         let callers = Callers::new(&settings, clock.clone(), &registry).unwrap();
@@ -104,9 +104,9 @@ impl House {
             token: Some(TokenStatus {
                 generation: token.generation,
                 fingerprint: token.secret.fingerprint(),
-                issued_at: token.issued_at.wall,
-                refresh_at: token.refresh_at.wall,
-                expires_at: token.expires_at.wall,
+                issued_at: token.issued_at,
+                refresh_at: token.refresh_at,
+                expires_at: token.expires_at,
                 suspect: false,
             }),
             ..troubled()
@@ -137,7 +137,7 @@ fn troubled() -> Status {
             moved_aside: None,
         },
         parked: Some(ParkedStatus {
-            since: at(0).wall,
+            since: at(0),
             reason: "403".into(),
         }),
         trouble: Some(Trouble {

@@ -74,7 +74,7 @@ impl Outlook {
     pub fn new(status: &Status, now: Stamp) -> Self {
         let mut why = Vec::new();
         if let Some(parked) = &status.parked {
-            let (since, reason) = (parked.since, &parked.reason);
+            let (since, reason) = (parked.since.shown(now), &parked.reason);
             why.push(format!(
                 "the issuer refuses the keys since {since:.0}: {reason}"
             ));
@@ -94,7 +94,7 @@ impl Outlook {
             why.push(format!("attempt {attempt} is under way"));
         }
         if let Some(next) = &status.next {
-            let (at, waiting_for) = (next.at.wall, next.waiting_for);
+            let (at, waiting_for) = (next.at.shown(now), next.waiting_for);
             why.push(format!(
                 "the next attempt comes at {at:.0} at the earliest, waiting for {waiting_for}"
             ));

@@ -1,6 +1,6 @@
 //! The token over gRPC: `bearerd.v1.TokenService`, health and reflection.
 //!
-//! A read is one load of the snapshot, and its answer was encoded once for all callers. Nobody waits who did not ask to, whoever
+//! A read is one load of the snapshot, and its answer is encoded once a second for all callers. Nobody waits who did not ask to, whoever
 //! leaves cancels nothing, and a reader that is slow has nothing but its own connection behind it.
 
 mod codec;

@@ -43,10 +43,12 @@ impl Pulses {
     }
 
     fn words(&self) -> String {
-        match self.vend.current(self.clock.now()) {
+        let now = self.clock.now();
+        match self.vend.current(now) {
             Ok(live) => format!(
                 "vending generation {} until {:.0}",
-                live.token.generation, live.token.expires_at.wall
+                live.token.generation,
+                live.token.expires_at.shown_expiry(now)
             ),
             Err(Unavailable::NoTokenYet) => "no token yet".to_owned(),
             Err(Unavailable::Expired) => "the token has expired; a new one is awaited".to_owned(),

@@ -1,19 +1,19 @@
 //! What is worth knowing afterwards: who came from where, what they asked for, and what it came to. Never a token.
 //!
-//! The lines go where the log goes, or to a file of their own. There is never more of them than a disk can hold: what could be told
-//! ever again, such as a refusal, is bounded by the second, and the next line says how many were left out.
+//! The lines go where the log goes, or to a file of their own. There is never more of them than a disk can hold: what anybody could
+//! cause without end is bounded for each caller, and a line says how many were left out, and of whom.
 
 use std::io;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::limit::Pace;
-use super::rule::Rate;
+use super::rule::OPERATOR;
+use super::share::{Kind, Share};
 use crate::clock::Clock;
+use crate::listener::Peer;
 use crate::telemetry::LineFile;
 
 /// Where the lines go.
@@ -28,29 +28,8 @@ pub enum Settings {
     File(PathBuf),
 }
 
-/// How many refusals are told.
-const REFUSALS: Rate = rate(10, 100);
-
-/// How many streams are told, how many reports, and how many wishes of operators: as many as may be open when a process ends, and then
-/// what a disk bears for days. Each has this for itself, so that nobody hides the one behind the other.
-const DOINGS: Rate = rate(100, 20_000);
-
-const fn rate(per_second: u32, burst: u32) -> Rate {
-    Rate {
-        per_second: NonZeroU32::new(per_second).expect("it is not zero"),
-        burst: NonZeroU32::new(burst).expect("it is not zero"),
-    }
-}
-
-/// What a line tells of, as far as it decides how many of them are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    FirstVend,
-    Operator,
-    Refusal,
-    Report,
-    Stream,
-}
+/// How long lines may be missing before it is told how many.
+const LEFT_OUT_AFTER: Duration = Duration::from_secs(10);
 
 /// One event. Everything in it is a word of ours, a number, a name of the settings, or where a connection came from.
 #[derive(Debug, Default, Serialize)]
@@ -62,7 +41,8 @@ pub(super) struct Line<'a> {
     pub(super) from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) certificate: Option<&'a str>,
-    pub(super) transport: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) transport: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) action: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,9 +57,8 @@ pub(super) struct Line<'a> {
     pub(super) tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seconds: Option<f64>,
-    /// So many lines before this one were left out; filled in when the line is told.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) left_out: Option<u64>,
+    pub(super) lines: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -99,11 +78,14 @@ enum Sink {
 pub(super) struct Audit {
     sink: Sink,
     clock: Arc<dyn Clock>,
-    operators: Pace,
-    refusals: Pace,
-    reports: Pace,
-    streams: Pace,
-    left_out: AtomicU64,
+    /// Those whom no rule names.
+    pub(super) strangers: Arc<Share>,
+    /// Those who reach the admin listeners.
+    pub(super) operators: Arc<Share>,
+    /// There are as many as callers in the settings.
+    shares: Vec<Arc<Share>>,
+    /// When the first line was left out that nobody has been told of, by the boot clock.
+    missing_since: Mutex<Option<Duration>>,
 }
 
 impl Audit {
@@ -113,36 +95,88 @@ impl Audit {
             Settings::Log => Sink::Log,
             Settings::File(path) => Sink::File(LineFile::open(path, lost)?),
         };
+        let strangers = Arc::new(Share::of_many(None));
+        let operators = Arc::new(Share::of_many(Some(OPERATOR)));
         Ok(Self {
             sink,
             clock,
-            operators: Pace::new(DOINGS),
-            refusals: Pace::new(REFUSALS),
-            reports: Pace::new(DOINGS),
-            streams: Pace::new(DOINGS),
-            left_out: AtomicU64::new(0),
+            shares: vec![Arc::clone(&strangers), Arc::clone(&operators)],
+            strangers,
+            operators,
+            missing_since: Mutex::new(None),
         })
     }
 
-    /// Tells of this, unless there has been too much of its kind.
-    pub(super) fn tell(&self, kind: Kind, mut line: Line<'_>) {
+    /// A caller's own share.
+    pub(super) fn share(&mut self, caller: &Arc<str>) -> Arc<Share> {
+        let share = Arc::new(Share::of(Arc::clone(caller)));
+        self.shares.push(Arc::clone(&share));
+        share
+    }
+
+    /// Tells of this, unless there has been too much of its kind from there. Returns whether it was told.
+    pub(super) fn tell(
+        &self,
+        share: &Share,
+        kind: Kind,
+        from: Option<Peer>,
+        line: Line<'_>,
+    ) -> bool {
         if let Sink::Off = self.sink {
-            return;
+            return false;
         }
-        let bound = match kind {
-            // There are as many as callers and generations.
-            Kind::FirstVend => None,
-            Kind::Refusal => Some(&self.refusals),
-            Kind::Operator => Some(&self.operators),
-            Kind::Report => Some(&self.reports),
-            Kind::Stream => Some(&self.streams),
+        let now = self.clock.now().boot;
+        self.tell_left_out(now, LEFT_OUT_AFTER);
+        let told = share.admits(kind, from);
+        match told {
+            true => self.write(line),
+            false => self.leave_out(share, now),
+        }
+        told
+    }
+
+    /// Counts a line that belongs to one that was left out.
+    pub(super) fn skip(&self, share: &Share) {
+        if !matches!(self.sink, Sink::Off) {
+            self.leave_out(share, self.clock.now().boot);
+        }
+    }
+
+    fn leave_out(&self, share: &Share, now: Duration) {
+        share.leave_out();
+        self.missing().get_or_insert(now);
+    }
+
+    /// Says of whom lines are missing, and how many, if the first of them has been missing for so long.
+    fn tell_left_out(&self, now: Duration, after: Duration) {
+        let since = {
+            let mut missing = self.missing();
+            let Some(since) = missing.filter(|since| now.saturating_sub(*since) >= after) else {
+                return;
+            };
+            *missing = None;
+            since
         };
-        if bound.is_some_and(|bound| bound.ask().is_err()) {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
-            return;
+        for share in &self.shares {
+            let lines = share.take_left_out();
+            if lines > 0 {
+                self.write(Line {
+                    event: "left_out",
+                    caller: share.caller.as_deref(),
+                    lines: Some(lines),
+                    seconds: Some(now.saturating_sub(since).as_secs_f64()),
+                    ..Line::default()
+                });
+            }
         }
-        let left_out = self.left_out.swap(0, Ordering::Relaxed);
-        line.left_out = (left_out > 0).then_some(left_out);
+    }
+
+    fn missing(&self) -> std::sync::MutexGuard<'_, Option<Duration>> {
+        let missing = self.missing_since.lock();
+        missing.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, mut line: Line<'_>) {
         // No clock of ours is right to more than a millisecond.
         line.seconds = line.seconds.map(|it| (it * 1000.0).round() / 1000.0);
         match &self.sink {
@@ -161,6 +195,13 @@ impl Audit {
     }
 }
 
+/// What is missing at the end is told at the end.
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.tell_left_out(self.clock.now().boot, Duration::ZERO);
+    }
+}
+
 fn log(line: &Line<'_>) {
     tracing::info!(
         target: "audit",
@@ -176,7 +217,7 @@ fn log(line: &Line<'_>) {
         outcome = line.outcome,
         tokens = line.tokens,
         seconds = line.seconds,
-        left_out = line.left_out,
+        lines = line.lines,
     );
 }
 

@@ -8,9 +8,10 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus::Registry;
 
-use super::audit::{self, Audit, Kind, Line};
+use super::audit::{self, Audit, Line};
 use super::limit::{Pace, Peers};
 use super::rule::{LOCAL, Named, OPERATOR, Rate, Rights, San};
+use super::share::{Kind, Share};
 use super::stream::Streams;
 use super::{Denial, Refusals, Visitor};
 use crate::clock::Clock;
@@ -48,14 +49,18 @@ pub(super) struct Caller {
     pub(super) may: Rights,
     pub(super) pace: Option<Pace>,
     pub(super) streams: Streams,
+    /// How much of the audit is its.
+    pub(super) share: Arc<Share>,
     /// The last generation that it was given.
     pub(super) vended: AtomicU64,
 }
 
 impl Caller {
-    fn new(named: &Named) -> Self {
+    fn new(named: &Named, audit: &mut Audit) -> Self {
+        let name: Arc<str> = named.name.as_str().into();
         Self {
-            name: named.name.as_str().into(),
+            share: audit.share(&name),
+            name,
             may: named.may,
             pace: named.rate.map(Pace::new),
             streams: Streams::new(named.streams),
@@ -74,13 +79,14 @@ impl Callers {
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> io::Result<Arc<Self>> {
+        let mut audit = Audit::open(&settings.audit, Arc::clone(&clock))?;
         let mut callers = Self {
             users: HashMap::new(),
             groups: HashMap::new(),
             certificates: Vec::new(),
-            local: Arc::new(Caller::new(&nobodys(settings.unnamed_streams))),
+            local: Arc::new(Caller::new(&nobodys(settings.unnamed_streams), &mut audit)),
             peers: settings.peers.map(Peers::new),
-            audit: Audit::open(&settings.audit, Arc::clone(&clock))?,
+            audit,
             clock,
             refusals: Refusals::register(registry),
         };
@@ -91,10 +97,10 @@ impl Callers {
                     streams,
                     ..named.clone()
                 };
-                callers.local = Arc::new(Caller::new(&local));
+                callers.local = Arc::new(Caller::new(&local, &mut callers.audit));
                 continue;
             }
-            let caller = Arc::new(Caller::new(named));
+            let caller = Arc::new(Caller::new(named, &mut callers.audit));
             let own = |id: &u32| (*id, Arc::clone(&caller));
             callers.users.extend(named.uids.iter().map(own));
             callers.groups.extend(named.gids.iter().map(own));
@@ -126,13 +132,15 @@ impl Callers {
     /// Tells in the audit what somebody on an admin listener did, and what it came to.
     pub fn operated(&self, from: Peer, action: &'static str, outcome: &'static str) {
         let line = operators("operator", from, action, outcome);
-        self.audit.tell(Kind::Operator, line);
+        let share = &self.audit.operators;
+        self.audit.tell(share, Kind::Operator, Some(from), line);
     }
 
     /// Tells in the audit that somebody on an admin listener was not let do this.
     pub fn operator_refused(&self, from: Peer, action: &'static str, outcome: &'static str) {
         let line = operators("refused", from, action, outcome);
-        self.audit.tell(Kind::Refusal, line);
+        let share = &self.audit.operators;
+        self.audit.tell(share, Kind::Refusal, Some(from), line);
     }
 
     /// Counts and tells that somebody who is no operator has asked on an admin listener.
@@ -143,7 +151,8 @@ impl Callers {
             caller: None,
             ..operators("refused", from, "any", denial.word())
         };
-        self.audit.tell(Kind::Refusal, line);
+        let share = &self.audit.strangers;
+        self.audit.tell(share, Kind::Refusal, Some(from), line);
     }
 
     /// What counts those who were turned away.
@@ -168,10 +177,10 @@ impl Callers {
         found.map(|(_, caller)| caller)
     }
 
-    /// Where processes are told apart, one that nobody named is nobody's.
+    /// Where processes are told apart, one that nobody named is nobody's, and so is one that has no number here.
     fn owner(&self, owner: Owner) -> Option<&Arc<Caller>> {
-        let found = self.users.get(&owner.uid);
-        let found = found.or_else(|| self.groups.get(&owner.gid));
+        let found = owner.user().and_then(|uid| self.users.get(&uid));
+        let found = found.or_else(|| self.groups.get(&owner.group()?));
         let told_apart = !self.users.is_empty() || !self.groups.is_empty();
         found.or_else(|| (!told_apart).then_some(&self.local))
     }
@@ -187,7 +196,7 @@ fn operators(
         event,
         caller: Some(OPERATOR),
         from: Some(from.to_string()),
-        transport: "admin",
+        transport: Some("admin"),
         action: Some(action),
         outcome: Some(outcome),
         ..Line::default()
@@ -294,6 +303,33 @@ mod tests {
         ] {
             assert_eq!(who(&callers, peer, None), name, "{peer}");
         }
+    }
+
+    /// The settings refuse these numbers; here they would not help either.
+    #[test]
+    fn a_process_whose_numbers_are_not_mapped_is_no_named_caller() {
+        let number = |kind| {
+            let file = format!("/proc/sys/kernel/overflow{kind}");
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            text.trim().parse().unwrap_or(65_534)
+        };
+        let (user, group) = (number("uid"), number("gid"));
+        let orders = named("orders", &[user, 0], &[group, 50], &[]);
+        let callers = open(vec![orders], &Registry::new());
+        for (peer, name) in [
+            (owner(user, group), None),
+            (owner(user, 7), None),
+            (owner(7, group), None),
+            (owner(u32::MAX, u32::MAX), None),
+            // One of the two is mapped, and so is root of the namespace.
+            (owner(user, 50), Some("orders")),
+            (owner(0, group), Some("orders")),
+        ] {
+            assert_eq!(who(&callers, peer, None), name, "{peer}");
+        }
+        // Where no rule is about users, the mode of the socket decides, as for everybody.
+        let nobody = open(Vec::new(), &Registry::new());
+        assert_eq!(who(&nobody, owner(user, group), None), Some(LOCAL));
     }
 
     #[test]

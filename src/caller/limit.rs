@@ -1,9 +1,10 @@
 //! How fast somebody may ask: a limiter for each caller that the settings bound, and one for the machines that ask, by address.
 //!
-//! Nobody is made to wait: a request too many is refused, and told when to come again. The table of addresses never holds more than
+//! Nobody is made to wait: a request too many is refused, and told when to come again. A table of addresses never holds more than
 //! [`MOST`]: those that have been quiet are forgotten, and who comes while it is full shares one place with all others that do.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -67,19 +68,19 @@ impl<C: Clock> Pace<C> {
     }
 }
 
-/// How fast each other machine may ask.
-pub(super) struct Peers<C: Clock = MonotonicClock> {
-    limiter: RateLimiter<Network, Places, C, NoOpMiddleware<C::Instant>>,
+/// How fast each of many may ask, by default each other machine.
+pub(super) struct Peers<C: Clock = MonotonicClock, K: Eq + Hash + Clone = Network> {
+    limiter: RateLimiter<K, Places<K>, C, NoOpMiddleware<C::Instant>>,
     pruned: Mutex<C::Instant>,
 }
 
-impl Peers {
+impl<K: Eq + Hash + Clone> Peers<MonotonicClock, K> {
     pub(super) fn new(rate: Rate) -> Self {
         Self::by(rate, MonotonicClock)
     }
 }
 
-impl<C: Clock> Peers<C> {
+impl<C: Clock, K: Eq + Hash + Clone> Peers<C, K> {
     fn by(rate: Rate, clock: C) -> Self {
         Self {
             pruned: Mutex::new(clock.now()),
@@ -87,9 +88,9 @@ impl<C: Clock> Peers<C> {
         }
     }
 
-    pub(super) fn ask(&self, from: IpAddr) -> Result<(), TooFast> {
+    pub(super) fn ask_by(&self, key: &K) -> Result<(), TooFast> {
         self.prune();
-        let asked = self.limiter.check_key(&from.into());
+        let asked = self.limiter.check_key(key);
         asked.map_err(|until| TooFast::new(&until, self.limiter.clock()))
     }
 
@@ -106,13 +107,19 @@ impl<C: Clock> Peers<C> {
     }
 }
 
+impl<C: Clock> Peers<C> {
+    pub(super) fn ask(&self, from: IpAddr) -> Result<(), TooFast> {
+        self.ask_by(&from.into())
+    }
+}
+
 /// Addresses up to [`MOST`], and one place for all others.
-struct Places {
-    known: HashMapStateStore<Network>,
+struct Places<K: Eq + Hash + Clone> {
+    known: HashMapStateStore<K>,
     others: InMemoryState,
 }
 
-impl Default for Places {
+impl<K: Eq + Hash + Clone> Default for Places<K> {
     fn default() -> Self {
         Self {
             known: HashMapStateStore::new(HashMap::default()),
@@ -121,10 +128,10 @@ impl Default for Places {
     }
 }
 
-impl StateStore for Places {
-    type Key = Network;
+impl<K: Eq + Hash + Clone> StateStore for Places<K> {
+    type Key = K;
 
-    fn measure_and_replace<T, F, E>(&self, place: &Network, measure: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, place: &K, measure: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -139,7 +146,7 @@ impl StateStore for Places {
     }
 }
 
-impl ShrinkableKeyedStateStore<Network> for Places {
+impl<K: Eq + Hash + Clone> ShrinkableKeyedStateStore<K> for Places<K> {
     fn retain_recent(&self, drop_below: Nanos) {
         self.known.retain_recent(drop_below);
     }

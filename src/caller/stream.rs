@@ -49,23 +49,27 @@ impl Drop for Stream {
     }
 }
 
-/// A watch: the tokens that are sent to its caller, one after the other. Its beginning and its end are told in the audit.
+/// A watch: the tokens that are sent to its caller, one after the other. Its beginning and its end are told in the audit, both
+/// or neither.
 pub struct Watching {
     visitor: Arc<Visitor>,
     _stream: Stream,
     pub(super) opened: Stamp,
     pub(super) tokens: u64,
     pub(super) outcome: &'static str,
+    /// Its beginning was told.
+    pub(super) told: bool,
 }
 
 impl Watching {
-    pub(super) fn new(visitor: Arc<Visitor>, stream: Stream, opened: Stamp) -> Self {
+    pub(super) fn new(visitor: Arc<Visitor>, stream: Stream, opened: Stamp, told: bool) -> Self {
         Self {
             visitor,
             _stream: stream,
             opened,
             tokens: 0,
             outcome: "hung_up",
+            told,
         }
     }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::Denial;
 use super::audit::Line;
 use super::directory::{Caller, Callers};
 use super::guard::Refusal;
 use super::limit::{self, Met};
 use super::rule::Right;
+use super::share::{Kind, Share};
 use super::stream::{Stream, Watching};
-use super::{Denial, audit};
 use crate::listener::{Connection, Names, Peer};
 use crate::token::{Generation, Token};
 
@@ -111,9 +112,9 @@ impl Visitor {
     pub fn watches(self: &Arc<Self>) -> Result<Watching, Denial> {
         self.may(Right::Watch)?;
         let stream = self.waits()?;
-        self.tell(audit::Kind::Stream, self.line("stream_opened"));
+        let told = self.tell(Kind::StreamOpened, self.line("stream_opened"));
         let opened = self.callers.clock.now();
-        Ok(Watching::new(Arc::clone(self), stream, opened))
+        Ok(Watching::new(Arc::clone(self), stream, opened, told))
     }
 
     /// It was given this token. The first time that this caller gets a generation is told in the audit.
@@ -132,11 +133,14 @@ impl Visitor {
             outcome: Some(outcome),
             ..self.line("report")
         };
-        self.tell(audit::Kind::Report, line);
+        self.tell(Kind::Report, line);
     }
 
     /// Its watch ended.
     pub(super) fn watched(&self, watching: &Watching) {
+        if !watching.told {
+            return self.callers.audit.skip(self.share());
+        }
         let now = self.callers.clock.now();
         let line = Line {
             outcome: Some(watching.outcome),
@@ -144,7 +148,7 @@ impl Visitor {
             seconds: Some(now.boot.saturating_sub(watching.opened.boot).as_secs_f64()),
             ..self.line("stream_closed")
         };
-        self.tell(audit::Kind::Stream, line);
+        self.tell(Kind::StreamClosed, line);
     }
 
     fn caller(&self) -> Result<&Arc<Caller>, Denial> {
@@ -172,7 +176,7 @@ impl Visitor {
             right,
             ..self.line("refused")
         };
-        self.tell(audit::Kind::Refusal, line);
+        self.tell(Kind::Refusal, line);
     }
 
     #[cold]
@@ -186,7 +190,7 @@ impl Visitor {
             fingerprint: Some(token.secret.fingerprint()),
             ..self.line("first_vend")
         };
-        self.tell(audit::Kind::FirstVend, line);
+        self.tell(Kind::FirstVend, line);
     }
 
     fn line(&self, event: &'static str) -> Line<'_> {
@@ -195,13 +199,21 @@ impl Visitor {
             caller: self.caller.as_ref().map(|it| &*it.name),
             from: self.peer.map(|it| it.to_string()),
             certificate: self.names.as_deref().and_then(certificate),
-            transport: self.transport,
+            transport: Some(self.transport),
             ..Line::default()
         }
     }
 
-    fn tell(&self, kind: audit::Kind, line: Line<'_>) {
-        self.callers.audit.tell(kind, line);
+    fn tell(&self, kind: Kind, line: Line<'_>) -> bool {
+        let audit = &self.callers.audit;
+        audit.tell(self.share(), kind, self.peer, line)
+    }
+
+    pub(super) fn share(&self) -> &Share {
+        match &self.caller {
+            Some(caller) => &caller.share,
+            None => &self.callers.audit.strangers,
+        }
     }
 }
 

@@ -119,15 +119,15 @@ fn say(line: &str) {
 }
 
 fn line(status: &Status) -> String {
-    let Some(token) = &status.token else {
+    let (Some(token), Some(now)) = (&status.token, status.at) else {
         return String::new();
     };
     format!(
         "{}  token {}  live until {}  refresh at {}  {} of {} slots taken",
-        clock(token.issued_at),
+        clock(token.issued_at.shown(now)),
         token.generation,
-        clock(token.expires_at),
-        clock(token.refresh_at),
+        clock(token.expires_at.shown_expiry(now)),
+        clock(token.refresh_at.shown_expiry(now)),
         status.budget.slots.len(),
         status.budget.limit,
     )

@@ -934,6 +934,55 @@ fn a_caller_that_is_not_right_is_told_how_to_mend_it() {
 }
 
 #[test]
+fn numbers_that_the_kernel_shows_of_every_unmapped_process_name_nobody() {
+    let desk = Desk::new();
+    let number = |kind| {
+        let file = format!("/proc/sys/kernel/overflow{kind}");
+        std::fs::read_to_string(file).map_or("65534".into(), |text| text.trim().to_owned())
+    };
+    let (uid, gid) = (number("uid"), number("gid"));
+    for (text, begin) in [
+        (
+            format!("admin.uids = [0, {uid}]"),
+            format!("admin.uids: item 2, \"{uid}\",: in a user namespace"),
+        ),
+        (
+            format!("admin.gids = [{gid}]"),
+            format!("admin.gids: item 1, \"{gid}\",: in a user namespace"),
+        ),
+        (
+            format!("callers.a.uids = [{uid}]"),
+            format!("callers.a.uids: item 1, \"{uid}\",: in a user namespace"),
+        ),
+        (
+            format!("callers.a.gids = [7, {gid}]"),
+            format!("callers.a.gids: item 2, \"{gid}\",: in a user namespace"),
+        ),
+        (
+            "admin.uids = [4294967295]".into(),
+            "admin.uids: item 1, \"4294967295\",: it means no user".into(),
+        ),
+        (
+            "callers.a.gids = [4294967295]".into(),
+            "callers.a.gids: item 1, \"4294967295\",: it means no group".into(),
+        ),
+    ] {
+        let problems = desk.problems(&desk.text(&text), &[]);
+        assert!(
+            problems.len() == 1 && problems[0].starts_with(&begin),
+            "{text}: {problems:?}"
+        );
+    }
+    let variable = ("BEARERD_CALLERS__A__UIDS", uid.as_str());
+    let problems = desk.problems(&desk.text(""), &[variable]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].contains("run the process as a user of its own"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn nobody_is_two_callers() {
     let desk = Desk::new();
     let text = "[callers.a]\nuids = [1, 2, 2]\ngids = [1]\nsans = [\"*.shop.svc\", \"a.shop.svc\"]\n\

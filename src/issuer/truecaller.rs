@@ -1,27 +1,30 @@
 //! The mint call of Truecaller for Business, on reqwest.
 //!
-//! One call sends at most one POST: no retries, no redirects, no connection that was used before. What the answer means for the
-//! budget is decided by the pure function [`judge`].
+//! One call sends at most one POST: no retries, no redirects, no connection that was used before. What is given up is reset, so
+//! that nothing of it arrives later. What the answer means for the budget is decided by the pure function [`judge`].
 
+mod attempt;
+mod connection;
 mod in_time;
+mod shown;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::header::{DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{StatusCode, Url};
+use rustls::ClientConfig;
+use rustls_platform_verifier::ConfigVerifierExt;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::{Answer, Issuer, Key, Minted, Pending};
 use crate::clock::{Clock, Stamp};
-use crate::token::{Secret, wiped};
-use in_time::{InTime, was_withheld};
+use crate::token::Secret;
 
 /// Where and how tokens are asked for.
 #[derive(Clone, Debug)]
@@ -30,30 +33,21 @@ pub struct Settings {
     pub mint_url: Url,
     /// How long the one request may take, connecting included.
     pub timeout: Duration,
+    /// How long after its reservation a request may still be counted.
+    pub in_flight: Duration,
     /// How long a token lives; a `created_at` further back than this is not believed.
     pub lifetime: Duration,
 }
-
-/// An answer's body is a few hundred bytes; whatever is longer is not read on.
-const MOST_BYTES: usize = 64 * 1024;
-
-/// So much fits without a second place for it.
-const USUAL_BYTES: usize = 16 * 1024;
 
 /// An answer's `Date` and `created_at` are compared in whole seconds and over a network.
 const AGE_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Truecaller's mint call.
 pub struct Truecaller {
-    client: Client,
+    /// `None` for a sandbox on this machine, which is asked without TLS.
+    tls: Option<ClientConfig>,
     settings: Settings,
     clock: Arc<dyn Clock>,
-}
-
-#[derive(Serialize)]
-struct Asked<'a> {
-    key_id: &'a str,
-    api_key: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -63,9 +57,8 @@ struct Given {
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct Slug {
     slug: Option<String>,
-    message: Option<String>,
 }
 
 /// What came back, as far as it was read.
@@ -88,55 +81,36 @@ pub struct Journey {
 }
 
 impl Truecaller {
-    /// Prepares the client. Fails where the system has no certificate roots to trust, if the issuer is asked over TLS.
-    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
+    /// Reads the certificate roots, if the issuer is asked over TLS. Fails where the system has none
+    /// to trust.
+    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, rustls::Error> {
         // Whoever installed a provider first, it is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = match settings.mint_url.scheme() {
-            // A sandbox on this machine: a bare container, without roots, can have one too.
-            "http" => Client::builder().tls_certs_only([]),
-            _ => Client::builder(),
+        let tls = match settings.mint_url.scheme() {
+            // A bare container, without roots, can have a sandbox too.
+            "http" => None,
+            _ => Some(ClientConfig::with_platform_verifier()?),
         };
-        let client = client
-            .user_agent(concat!("bearerd/", env!("CARGO_PKG_VERSION")))
-            .retry(reqwest::retry::never())
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0)
-            .http1_only()
-            .no_proxy()
-            .connect_timeout(settings.timeout / 2)
-            .build()?;
+        let with_protocol = |mut tls: ClientConfig| {
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            tls
+        };
         Ok(Self {
-            client,
+            tls: tls.map(with_protocol),
             settings,
             clock,
         })
     }
 
     async fn ask(&self, key: &Key, send_by: Duration) -> Answer {
-        let asked = Asked {
-            key_id: key.key_id.expose(),
-            api_key: key.api_key.expose(),
-        };
-        let body = written(&asked);
-        let request = self
-            .client
-            .post(self.settings.mint_url.clone())
-            .header("X-Public-Access", "allow")
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, "application/vnd.api+json; version=1.0");
         let sent_at = self.clock.now();
         if sent_at.boot > send_by {
             return Answer::NotSent {
                 detail: "too long after its reservation".into(),
             };
         }
-        let request = request.body(reqwest::Body::wrap(InTime {
-            bytes: Some(body),
-            clock: Arc::clone(&self.clock),
-            until: sent_at.boot + self.settings.timeout,
-        }));
-        match timeout(self.settings.timeout, exchange(request)).await {
+        let attempt = self.attempt(key, send_by, sent_at);
+        match timeout(self.settings.timeout, attempt).await {
             Ok(Ok(response)) => {
                 let journey = Journey {
                     sent_at,
@@ -144,15 +118,7 @@ impl Truecaller {
                 };
                 judge(&response, journey, key, self.settings.lifetime)
             }
-            Ok(Err(error)) if error.is_connect() || error.is_builder() || was_withheld(&error) => {
-                Answer::NotSent {
-                    detail: causes(error),
-                }
-            }
-            Ok(Err(error)) => Answer::Lost {
-                answered: false,
-                detail: causes(error),
-            },
+            Ok(Err(failure)) => failure,
             Err(_) => Answer::Lost {
                 answered: false,
                 detail: format!("no whole answer within {:?}", self.settings.timeout),
@@ -167,38 +133,13 @@ impl Issuer for Truecaller {
     }
 }
 
-/// The request's body, in a place of its size: what grows leaves a copy behind.
-fn written(asked: &Asked<'_>) -> Bytes {
-    let mut body = Vec::with_capacity(64 + 2 * (asked.key_id.len() + asked.api_key.len()));
-    serde_json::to_writer(&mut body, asked).expect("two texts are JSON");
-    wiped(body)
-}
-
-/// The one POST, and its answer up to [`MOST_BYTES`].
-async fn exchange(request: reqwest::RequestBuilder) -> Result<Response, reqwest::Error> {
-    let mut response = request.send().await?;
-    let mut body = Zeroizing::new(Vec::with_capacity(USUAL_BYTES));
-    while let Some(chunk) = response.chunk().await? {
-        let room = MOST_BYTES - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if chunk.len() >= room {
-            break;
-        }
-    }
-    Ok(Response {
-        status: response.status(),
-        headers: response.headers().clone(),
-        body,
-    })
-}
-
 /// What an answer means: for the token, for the budget, and for the operator. `key` is what was asked with, and is never repeated.
 pub fn judge(response: &Response, journey: Journey, key: &Key, lifetime: Duration) -> Answer {
     let status = response.status;
     if status.is_success() && is_object(&response.body) {
         return minted(response, journey, lifetime);
     }
-    let detail = told(response, key);
+    let detail = shown::refusal(status.as_u16(), &response.body, key);
     let words_of_issuer = has_slug(&response.body);
     match status.as_u16() {
         429 => Answer::Throttled {
@@ -234,8 +175,8 @@ fn is_object(body: &[u8]) -> bool {
 
 /// True if a body is the documented JSON of an error: an object with a slug. Only the issuer sends that.
 fn has_slug(body: &[u8]) -> bool {
-    let told = is_object(body).then(|| serde_json::from_slice::<Told>(body).ok());
-    let slug = told.flatten().and_then(|told| told.slug);
+    let error = is_object(body).then(|| serde_json::from_slice::<Slug>(body).ok());
+    let slug = error.flatten().and_then(|error| error.slug);
     slug.is_some_and(|slug| !slug.trim().is_empty())
 }
 
@@ -249,7 +190,9 @@ fn intermediary(response: &Response, key: &Key) -> Answer {
     let host = target
         .as_ref()
         .and_then(Url::host_str)
-        .map_or_else(String::new, |host| format!(" to {}", shown(host, key)));
+        .map_or_else(String::new, |host| {
+            format!(" to {}", shown::host(host, key))
+        });
     Answer::Intermediary {
         detail: format!(
             "the answer does not look like Truecaller's: {status}{host} (look at upstream.base_url, upstream.mint_path, and at what \
@@ -345,47 +288,15 @@ fn http_date(value: &HeaderValue) -> Option<Timestamp> {
         .ok()
 }
 
-/// The issuer's own words for an operator: status, slug and message, cut short, with no key in them.
-fn told(response: &Response, key: &Key) -> String {
-    let told = serde_json::from_slice::<Told>(&response.body).unwrap_or(Told {
-        slug: None,
-        message: None,
-    });
-    let words = [told.slug, told.message]
-        .into_iter()
-        .flatten()
-        .map(|word| shown(&word, key));
-    let words: Vec<String> = [response.status.as_u16().to_string()]
-        .into_iter()
-        .chain(words)
-        .collect();
-    words.join(" / ")
-}
-
-/// Text from outside, made fit for one line of a log.
-fn shown(text: &str, key: &Key) -> String {
-    let mut text = text.to_owned();
-    for secret in [&key.api_key, &key.key_id] {
-        text = text.replace(secret.expose(), "…");
-    }
-    let safe = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().map(safe).take(200).collect()
-}
-
 /// An error with its causes, without the address: it is the operator's own and may be long.
-fn causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut texts = Vec::new();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        texts.push(error.to_string());
-        cause = error.source();
-    }
-    if texts.is_empty() {
-        error.to_string()
-    } else {
-        texts.join(": ")
-    }
+fn causes(error: reqwest::Error, key: &Key) -> String {
+    shown::causes(&error.without_url(), key)
+}
+
+/// What an error and each of its causes say.
+fn texts(error: &dyn std::error::Error) -> Vec<String> {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl Keeper {
             class: attempt.class.name(),
             trigger: attempt.trigger.name(),
             key: key_number,
-            began_at: attempt.reserved_at.wall,
+            began_at: attempt.reserved_at,
             duration,
             outcome,
             detail: detail.clone(),

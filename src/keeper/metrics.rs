@@ -39,6 +39,8 @@ pub(super) struct Metrics {
     attempts: Vec<(&'static str, Class, IntCounter)>,
     duration: Histogram,
     last_success: Gauge,
+    /// When [`Metrics::last_success`] was, for a wall clock that is set later on.
+    minted_at: Option<Stamp>,
     next: Gauge,
     limit: IntGauge,
     free: [(Class, Gauge); 3],
@@ -115,6 +117,7 @@ impl Metrics {
                 "bearerd_refresh_last_success_timestamp_seconds",
                 "When this process last minted a token, as a Unix time; 0 before the first.",
             ),
+            minted_at: None,
             next: gauge(
                 "bearerd_refresh_next_timestamp_seconds",
                 "When the next attempt may be made, as a Unix time; 0 while one is under way or none is planned.",
@@ -151,7 +154,13 @@ impl Metrics {
         }
     }
 
-    pub(super) fn attempted(&self, outcome: &str, class: Class, duration: Duration, now: Stamp) {
+    pub(super) fn attempted(
+        &mut self,
+        outcome: &str,
+        class: Class,
+        duration: Duration,
+        now: Stamp,
+    ) {
         let mut attempts = self.attempts.iter();
         let found = attempts.find(|(name, of, _)| *name == outcome && *of == class);
         debug_assert!(found.is_some(), "{outcome} is no label");
@@ -160,7 +169,7 @@ impl Metrics {
         }
         self.duration.observe(duration.as_secs_f64());
         if outcome == "minted" {
-            self.last_success.set(unix(now.wall));
+            self.minted_at = Some(now);
         }
     }
 
@@ -179,16 +188,20 @@ impl Metrics {
             .set(i64::try_from(absent).unwrap_or(i64::MAX));
     }
 
-    /// Shows how things stand.
+    /// Shows how things stand, with the times as of that moment. The keeper takes a step, and so does
+    /// this, at least once a second.
     pub(super) fn show(&self, status: &Status) {
+        let Some(now) = status.at else { return };
+        let shown = |at: Option<Stamp>| at.map_or(0.0, |at| unix(at.shown(now)));
         let token = status.token.as_ref();
         self.expiry
-            .set(token.map_or(0.0, |token| unix(token.expires_at)));
+            .set(token.map_or(0.0, |token| unix(token.expires_at.shown_expiry(now))));
+        self.last_success.set(shown(self.minted_at));
         self.generation.set(token.map_or(0, |token| {
             i64::try_from(token.generation.0).unwrap_or(i64::MAX)
         }));
         self.next
-            .set(status.next.as_ref().map_or(0.0, |next| unix(next.at.wall)));
+            .set(shown(status.next.as_ref().map(|next| next.at)));
         self.limit.set(i64::from(status.budget.limit));
         let free = &status.budget.free;
         for (class, gauge) in &self.free {
@@ -198,8 +211,8 @@ impl Metrics {
                 Class::Urgent => free.urgent,
             }));
         }
-        let soonest = status.budget.slots.iter().map(|slot| slot.frees_at).min();
-        self.next_free.set(soonest.map_or(0.0, unix));
+        let slots = status.budget.slots.iter().map(|slot| slot.frees_at);
+        self.next_free.set(shown(slots.min_by_key(|at| at.boot)));
         self.record_up.set(i64::from(status.register.up));
         self.clock_step.set(status.clock_step_seconds);
         self.parked.set(i64::from(status.parked.is_some()));

@@ -1,9 +1,12 @@
-//! The keeper's view of itself, for people.
+//! The keeper's view of itself, for people. Its times are converted when they are shown; only those
+//! from before this boot, which need another one beside them, are brought up to date here.
+
+use std::time::Duration;
 
 use super::{Keeper, Phase, Situation};
 use crate::budget::Class;
 use crate::clock::Stamp;
-use crate::record::Record;
+use crate::record::{Record, Refusal};
 use crate::vend::status::{
     BudgetStatus, FreeStatus, NextStatus, ParkedStatus, RegisterStatus, SlotStatus, Status,
     TokenStatus, Trouble,
@@ -18,8 +21,8 @@ impl Keeper {
         Status {
             version: env!("CARGO_PKG_VERSION"),
             account: self.settings.account.clone(),
-            at: Some(now.wall),
-            token: self.token_status(),
+            at: Some(now),
+            token: self.token_status(now),
             budget: self.budget_status(record, now),
             minting: match &self.phase {
                 Phase::Minting(attempt) => Some(attempt.generation),
@@ -34,7 +37,7 @@ impl Keeper {
                 moved_aside: self.moved_aside.clone(),
             },
             parked: refusal.map(|refusal| ParkedStatus {
-                since: refusal.since.wall,
+                since: parked_since(&refusal, now),
                 reason: refusal.reason.to_owned(),
             }),
             // After a restart the record alone says why there is no attempt.
@@ -49,14 +52,14 @@ impl Keeper {
         }
     }
 
-    fn token_status(&self) -> Option<TokenStatus> {
+    fn token_status(&self, now: Stamp) -> Option<TokenStatus> {
         let token = self.held.as_ref()?;
         Some(TokenStatus {
             generation: token.generation,
             fingerprint: token.secret.fingerprint(),
-            issued_at: token.issued_at.wall,
-            refresh_at: token.refresh_at.wall,
-            expires_at: token.expires_at.wall,
+            issued_at: beside(token.issued_at, token.expires_at, now),
+            refresh_at: token.refresh_at,
+            expires_at: token.expires_at,
             suspect: self.wishes.reported == Some(token.generation),
         })
     }
@@ -77,9 +80,8 @@ impl Keeper {
             class: slot.class.name(),
             trigger: slot.trigger.name(),
             outcome: slot.outcome.name(),
-            reserved_at: slot.reserved_at.wall,
-            // A wall clock that stepped since does not show here: lengths are the boot clock's.
-            frees_at: Stamp::at_boot(now, slot.frees_at.boot).wall,
+            reserved_at: beside(slot.reserved_at, slot.frees_at, now),
+            frees_at: slot.frees_at,
         };
         BudgetStatus {
             limit: budget.limit.get(),
@@ -119,4 +121,24 @@ impl Keeper {
             waiting_for,
         })
     }
+}
+
+/// A moment that may lie before this boot, with its wall time as of `now`.
+fn beside(at: Stamp, anchor: Stamp, now: Stamp) -> Stamp {
+    let wall = at.shown_beside(anchor, now);
+    Stamp { wall, ..at }
+}
+
+/// Since when it is parked. A record that came over from another boot may hold that boot's time,
+/// which is known for certain where it is yet to come on this one.
+fn parked_since(parked: &Refusal<'_>, now: Stamp) -> Stamp {
+    let since = parked.since;
+    if since.boot > now.boot {
+        let wall = since.wall.min(now.wall);
+        return Stamp {
+            wall,
+            boot: Duration::ZERO,
+        };
+    }
+    beside(since, parked.retry_at, now)
 }

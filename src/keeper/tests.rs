@@ -1,4 +1,5 @@
 mod asked;
+mod clocks;
 mod crashes;
 mod driver;
 mod laws;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Listener;
 use super::answer::{Answering, Body};
+use super::date::{Dated, Dates};
 use super::patience::{Pulse, Watched};
 use super::serve::{Closing, Connection, Protocol, Service, serve};
 use super::socket::Socket;
@@ -23,18 +24,26 @@ const HEAD_LIMIT: usize = 16 * 1024;
 /// Serves until the drain has begun and every request that had arrived by then is answered. Has no deadline of its own: dropping
 /// it cuts the connections that are left.
 pub async fn serve_http<S: Service>(listener: Listener, service: S, drain: CancellationToken) {
-    let builder = builder();
-    serve(listener, Http1 { builder, service }, drain).await;
+    let protocol = Http1 {
+        builder: builder(),
+        dates: listener.dates.clone(),
+        service,
+    };
+    serve(listener, protocol, drain).await;
 }
 
 struct Http1<S> {
     builder: http1::Builder,
+    dates: Dates,
     service: S,
 }
 
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.writev(false).max_buf_size(HEAD_LIMIT);
+    builder
+        .writev(false)
+        .max_buf_size(HEAD_LIMIT)
+        .auto_date_header(false);
     builder
 }
 
@@ -50,6 +59,7 @@ impl<S: Service> Protocol for Http1<S> {
         let pulse = Arc::clone(socket.pulse());
         let bound = Bound {
             service: self.service.on(&connection),
+            dates: self.dates.clone(),
             connection,
             closing: Arc::clone(&closing),
             pulse: Arc::clone(&pulse),
@@ -72,6 +82,7 @@ impl<S: Service> Protocol for Http1<S> {
 /// A service on one connection, as hyper calls it.
 struct Bound<S> {
     service: S,
+    dates: Dates,
     connection: Connection,
     closing: Arc<Closing>,
     pulse: Arc<Pulse>,
@@ -80,10 +91,11 @@ struct Bound<S> {
 impl<S: Service> hyper::service::Service<Request<Incoming>> for Bound<S> {
     type Response = hyper::Response<Body>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Dated<Answering>;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
+    fn call(&self, request: Request<Incoming>) -> Dated<Answering> {
         let answer = self.service.answer(request, &self.connection);
-        Answering::new(answer, &self.closing, &self.connection.drain, &self.pulse)
+        let answer = Answering::new(answer, &self.closing, &self.connection.drain, &self.pulse);
+        Dated::new(answer, &self.dates)
     }
 }

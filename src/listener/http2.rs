@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
 use super::Listener;
+use super::date::{Dated, Dates};
 use super::patience::Watched;
 use super::serve::{Closing, Connection, Protocol, serve};
 use super::socket::Socket;
@@ -90,14 +91,19 @@ pub async fn serve_http2<S: Calls>(
     limits: &Limits,
     drain: CancellationToken,
 ) {
-    let builder = builder(limits);
-    serve(listener, Http2 { builder, service }, drain).await;
+    let protocol = Http2 {
+        builder: builder(limits),
+        dates: listener.dates.clone(),
+        service,
+    };
+    serve(listener, protocol, drain).await;
 }
 
 fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .max_concurrent_streams(limits.streams)
         .keep_alive_interval(limits.keepalive)
         .keep_alive_timeout(limits.patience)
@@ -112,6 +118,7 @@ fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
 
 struct Http2<S> {
     builder: http2::Builder<TokioExecutor>,
+    dates: Dates,
     service: S,
 }
 
@@ -127,11 +134,13 @@ impl<S: Calls> Protocol for Http2<S> {
             return;
         };
         let service = self.service.on(&connection);
+        let dates = self.dates.clone();
         pulse.idle();
         let counting = Arc::clone(&pulse);
         let bound = service_fn(move |request| {
             let open = counting.open();
-            Kept::new(service.call(request, &connection), open)
+            let answer = Kept::new(service.call(request, &connection), open);
+            Dated::new(answer, &dates)
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
         if closing.outlived(connection.as_mut(), &pulse).await {

@@ -70,9 +70,10 @@ impl Problem {
     }
 }
 
-/// The whole seconds until then, rounded up, and at least one: what `Retry-After` says.
+/// The whole seconds until then by the boot clock, which decides when attempts are made, rounded up,
+/// and at least one: what `Retry-After` says.
 pub fn seconds_until(then: Stamp, now: Stamp) -> u64 {
-    let left = then.left(now);
+    let left = then.boot.saturating_sub(now.boot);
     let begun = u64::from(left.subsec_nanos() > 0);
     left.as_secs().saturating_add(begun).max(1)
 }

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Lengths, Record, Rules, codec};
+use super::{Lengths, Record, Rules};
 use crate::clock::{BootId, Stamp};
 
 /// When a record was brought from another boot clock, and which of its times have the skew in them
@@ -18,9 +18,8 @@ use crate::clock::{BootId, Stamp};
 pub struct Carried {
     /// When that was, on the clock that they were brought to.
     pub at: Stamp,
-    /// The boot times themselves; those of slots are not among them.
-    #[serde(rename = "boot_ns", with = "codec::all_nanoseconds")]
-    pub times: Vec<Duration>,
+    /// The times themselves, on both clocks; those of slots are not among them.
+    pub times: Vec<Stamp>,
 }
 
 /// Who reads a record, and what its clocks have shown.
@@ -58,11 +57,7 @@ impl Record {
         if self.written.boot_id == *boot_id {
             return None;
         }
-        let bridge = Bridge::new(self, now, rules);
-        Some(self.carried_by(&Axis {
-            bridge,
-            both: false,
-        }))
+        Some(self.carried_by(&Axis::new(self, now, rules, false)))
     }
 
     /// The record on both axes at once, where its writer's clocks are further apart than any that
@@ -77,38 +72,36 @@ impl Record {
         if self.written.holder == reader.holder || reader.offsets.iter().any(agrees) {
             return None;
         }
-        let bridge = Bridge::new(self, now, rules);
-        Some(self.carried_by(&Axis { bridge, both: true }))
+        Some(self.carried_by(&Axis::new(self, now, rules, true)))
     }
 
     fn carried_by(&self, axis: &Axis<'_>) -> Self {
-        let (now, rules) = (axis.bridge.now, axis.bridge.rules);
+        let (now, rules) = (axis.now, axis.rules);
         let mut next = self.clone();
         next.ledger
             .retain(|slot| slot.frees_at.boot > self.written.at.boot);
         for slot in &mut next.ledger {
-            let base = axis.bridge.base(slot.carried);
             let counts = slot.lengths.map_or(Duration::ZERO, |own| own.period);
             let most = counts.max(rules.budget.period());
-            slot.frees_at = now.plus(axis.at_least(slot.frees_at, &base, most));
-            slot.reserved_at = now.minus(axis.age(slot.reserved_at, &base));
-            slot.carried = true;
+            slot.frees_at = axis.not_too_early(slot.frees_at, slot.carried, most);
+            slot.reserved_at = axis.not_too_old(slot.reserved_at, slot.carried);
+            slot.carried = !axis.both;
         }
         next.ledger.retain(|slot| slot.frees_at.boot > now.boot);
         if let Some(token) = &mut next.token {
             let lived = token.expires_at.wall.duration_since(token.issued_at.wall);
-            token.expires_at = axis.end(token.expires_at);
-            token.refresh_at = axis.end(token.refresh_at);
+            token.expires_at = axis.not_too_late(token.expires_at);
+            token.refresh_at = axis.not_too_late(token.refresh_at);
             token.issued_at = token.expires_at.minus(lived.unsigned_abs());
         }
         next.not_before = self.not_before.map(|at| axis.wait(at));
         if let Some(parked) = &mut next.parked {
             parked.retry_at = axis.wait(parked.retry_at);
-            parked.since = now.minus(axis.age(parked.since, &axis.bridge.base(false)));
+            parked.since = axis.not_too_old(parked.since, false);
         }
         for set in &mut next.refused {
             set.retry_at = axis.wait(set.retry_at);
-            set.since = now.minus(axis.age(set.since, &axis.bridge.base(false)));
+            set.since = axis.not_too_old(set.since, false);
         }
         next.hold_until = self.hold_until.map(|at| axis.wait(at));
         next.keys.retry_at = self.keys.retry_at.map(|at| axis.wait(at));
@@ -118,15 +111,16 @@ impl Record {
         if let Some(claim) = &mut next.claim {
             claim.until = axis.claim(claim.until);
         }
-        next.carried = Some(Carried {
+        // What both axes agree on is this boot clock's own from now on.
+        next.carried = (!axis.both).then(|| Carried {
             at: now,
             times: next.times(),
         });
         next
     }
 
-    /// The boot times that a carried record has the skew in, but for those of slots.
-    fn times(&self) -> Vec<Duration> {
+    /// The times that a carried record has the skew in, but for those of slots.
+    fn times(&self) -> Vec<Stamp> {
         let token = self.token.as_ref();
         let times = [
             token.map(|token| token.expires_at),
@@ -139,8 +133,7 @@ impl Record {
             self.keys.retry_at,
         ];
         let refused = self.refused.iter().map(|set| set.retry_at);
-        let times = times.into_iter().flatten().chain(refused);
-        times.map(|at| at.boot).collect()
+        times.into_iter().flatten().chain(refused).collect()
     }
 
     /// Forgets carried times that are no longer in the record.
@@ -211,147 +204,152 @@ fn later(one: Stamp, other: Stamp) -> Stamp {
     if other.boot > one.boot { other } else { one }
 }
 
-/// What the wall clock says of times on another boot clock.
-struct Bridge<'a> {
-    record: &'a Record,
+/// The reader's view of times that were written by other clocks.
+///
+/// Of a carried time the wall part is the original with the skew in it, which stays as it is however
+/// often it is carried on; the boot part is that on the clock of whoever wrote last, made no longer
+/// than what is sure without any wall clock.
+struct Axis<'a> {
+    written: Stamp,
+    carried: Option<&'a Carried>,
     now: Stamp,
     rules: &'a Rules,
+    skew: SignedDuration,
     /// The wall clock is not earlier than the writer's, but for the skew.
     believed: bool,
-    /// What the carried times are reckoned from, if that can be trusted.
-    anchor: Option<&'a Carried>,
-}
-
-/// From where a time is reckoned.
-struct Base {
-    at: Stamp,
-    /// How long ago that is.
-    elapsed: Duration,
-    /// What must still be added or taken off for clocks that disagree.
-    skew: Duration,
-    carried: bool,
-}
-
-impl<'a> Bridge<'a> {
-    fn new(record: &'a Record, now: Stamp, rules: &'a Rules) -> Self {
-        let written = record.written.at;
-        let since = now.wall.duration_since(written.wall);
-        let skew = SignedDuration::try_from(rules.skew).unwrap_or(SignedDuration::MAX);
-        // A step of the writer's wall clock in between would be taken for time that went by.
-        let moved = |carried: &Carried| (carried.at.offset() - written.offset()).unsigned_abs();
-        let anchor = record.carried.as_ref();
-        Self {
-            record,
-            now,
-            rules,
-            believed: !since.saturating_add(skew).is_negative(),
-            anchor: anchor.filter(|carried| moved(carried) <= rules.skew.as_nanos()),
-        }
-    }
-
-    /// From where a time is reckoned; `carried`: the skew is in it already.
-    fn base(&self, carried: bool) -> Base {
-        let written = self.record.written.at;
-        let anchor = self.anchor.filter(|_| carried);
-        let at = anchor.map_or(written, |carried| carried.at);
-        let by_wall = self.now.wall.duration_since(at.wall);
-        Base {
-            at,
-            // By the writer's own clock so much is sure.
-            elapsed: Duration::try_from(by_wall)
-                .unwrap_or_default()
-                .max(written.boot.saturating_sub(at.boot)),
-            skew: match anchor {
-                Some(_) => Duration::ZERO,
-                None => self.rules.skew,
-            },
-            carried: anchor.is_some(),
-        }
-    }
-
-    fn base_of(&self, time: Stamp) -> Base {
-        let known = |carried: &Carried| carried.times.contains(&time.boot);
-        self.base(self.record.carried.as_ref().is_some_and(known))
-    }
-}
-
-/// The clocks that a record's times are read on: the wall clock alone, or the boot clock too.
-struct Axis<'a> {
-    bridge: Bridge<'a>,
+    /// The boot clock may be the writer's too: the worse of both clocks holds.
     both: bool,
 }
 
-impl Axis<'_> {
-    fn by_boot(&self, time: Stamp) -> Duration {
-        time.boot.saturating_sub(self.bridge.now.boot)
+impl<'a> Axis<'a> {
+    fn new(record: &'a Record, now: Stamp, rules: &'a Rules, both: bool) -> Self {
+        let written = record.written.at;
+        let since = now.wall.duration_since(written.wall);
+        let skew = SignedDuration::try_from(rules.skew).unwrap_or(SignedDuration::MAX);
+        // A step of the writer's wall clock since would be taken for time that went by.
+        let moved = |carried: &Carried| (carried.at.offset() - written.offset()).unsigned_abs();
+        let carried = record.carried.as_ref();
+        Self {
+            written,
+            carried: carried.filter(|carried| moved(carried) <= rules.skew.as_nanos()),
+            now,
+            rules,
+            skew,
+            believed: !since.saturating_add(skew).is_negative(),
+            both,
+        }
     }
 
-    /// How much longer what must not end too early has to run; never longer than `most`.
-    fn at_least(&self, time: Stamp, base: &Base, most: Duration) -> Duration {
-        if time.boot <= self.bridge.record.written.at.boot {
-            return Duration::ZERO;
+    fn was_carried(&self, time: Stamp) -> bool {
+        self.carried
+            .is_some_and(|carried| carried.times.contains(&time))
+    }
+
+    /// A time as the writer's wall clock will show it, moved by the skew unless it was already.
+    fn on_wall(&self, time: Stamp, carried: bool, skew: SignedDuration) -> Timestamp {
+        if carried && self.carried.is_some() {
+            return time.wall;
         }
-        let by_wall = match self.bridge.believed {
-            true => (time.boot.saturating_sub(base.at.boot))
-                .saturating_add(base.skew)
-                .saturating_sub(base.elapsed),
+        Stamp::at_boot(self.written, time.boot)
+            .wall
+            .checked_add(skew)
+            .unwrap_or(time.wall)
+    }
+
+    fn until(&self, wall: Timestamp) -> Duration {
+        Duration::try_from(wall.duration_since(self.now.wall)).unwrap_or_default()
+    }
+
+    /// The moment `left` from now; `wall` is kept as its original where it can be believed.
+    fn here(&self, wall: Timestamp, left: Duration, skew: SignedDuration) -> Stamp {
+        let mut at = self.now.plus(left);
+        match (self.both, self.believed) {
+            (true, _) => {}
+            (false, true) => at.wall = wall,
+            (false, false) => at.wall = at.wall.checked_add(skew).unwrap_or(at.wall),
+        }
+        at
+    }
+
+    /// The end of what must not end too early; never further away than `most`.
+    fn not_too_early(&self, time: Stamp, carried: bool, most: Duration) -> Stamp {
+        if time.boot <= self.written.boot {
+            return self.now;
+        }
+        let wall = self.on_wall(time, carried, self.skew);
+        // No time has gone by backwards since it was written.
+        let written = time.boot.saturating_sub(self.written.boot);
+        let by_wall = match self.believed {
+            true => self
+                .until(wall)
+                .min(written.saturating_add(self.rules.skew)),
             false => most,
         };
-        let by_boot = if self.both {
-            self.by_boot(time)
-        } else {
-            Duration::ZERO
+        let by_boot = match self.both {
+            true => time.boot.saturating_sub(self.now.boot),
+            false => Duration::ZERO,
         };
-        by_wall.max(by_boot).min(most)
+        self.here(wall, by_wall.max(by_boot).min(most), self.skew)
     }
 
     /// The end of what must not end too late; never further away than a lifetime.
-    fn end(&self, time: Stamp) -> Stamp {
-        let base = self.bridge.base_of(time);
-        let by_wall = match (self.bridge.believed, self.both) {
-            (true, _) => time
-                .left(base.at)
-                .saturating_sub(base.elapsed.saturating_add(base.skew)),
+    fn not_too_late(&self, time: Stamp) -> Stamp {
+        // An end that was further away than a lifetime cannot be true, and has come.
+        let possible = time.boot.saturating_sub(self.written.boot) <= self.rules.lifetime;
+        // The clock of the two that ends first.
+        let left = match possible {
+            true => time.left(self.written),
+            false => Duration::ZERO,
+        };
+        let wall = match self.was_carried(time) {
+            true => time.wall,
+            false => self.written.plus(left).minus(self.rules.skew).wall,
+        };
+        let by_wall = match (self.believed, self.both) {
+            (true, _) => self.until(wall).min(left),
             // The boot clock says so, and the wall clock no less.
             (false, true) => Duration::MAX,
             (false, false) => Duration::ZERO,
         };
-        let by_boot = if self.both {
-            time.left(self.bridge.now)
-        } else {
-            Duration::MAX
+        let by_boot = match self.both {
+            true => time.left(self.now),
+            false => Duration::MAX,
         };
-        let left = by_wall.min(by_boot).min(self.bridge.rules.lifetime);
-        self.bridge.now.plus(left)
+        let left = by_wall.min(by_boot).min(self.rules.lifetime);
+        self.here(wall.min(self.now.plus(left).wall), left, -self.skew)
     }
 
-    /// How long ago something surely was.
-    fn age(&self, time: Stamp, base: &Base) -> Duration {
-        let by_wall = time.age(base.at) + base.elapsed.saturating_sub(base.skew);
-        if self.both {
-            by_wall.min(time.age(self.bridge.now))
-        } else {
-            by_wall
+    /// When something was that must not be taken for older than it is.
+    fn not_too_old(&self, time: Stamp, carried: bool) -> Stamp {
+        let wall = self.on_wall(time, carried, self.skew);
+        let by_wall = Duration::try_from(self.now.wall.duration_since(wall)).unwrap_or_default();
+        let age = by_wall.max(time.age(self.written));
+        let age = match self.both {
+            true => age.min(time.age(self.now)),
+            false => age,
+        };
+        let at = self.now.minus(age);
+        match self.both || !self.believed {
+            true => at,
+            false => Stamp { wall, ..at },
         }
     }
 
-    /// The end of a wait, which is never longer than it was.
+    /// The end of a wait, which is no longer than it was.
     fn wait(&self, time: Stamp) -> Stamp {
-        let was = time.boot.saturating_sub(self.bridge.record.written.at.boot);
-        let most = self.bridge.rules.budget.period();
-        let left = self.at_least(time, &self.bridge.base_of(time), most);
-        self.bridge.now.plus(left.min(was))
+        let was = time.boot.saturating_sub(self.written.boot);
+        let most = was.min(self.rules.budget.period());
+        self.not_too_early(time, self.was_carried(time), most)
     }
 
     /// The end of a claim. Its process is gone with its boot, or runs on a machine whose boot time
     /// means nothing here: so it lasts from when it was first seen here.
     fn claim(&self, time: Stamp) -> Stamp {
-        let whole = self.bridge.rules.claim();
-        let base = self.bridge.base_of(time);
-        let left = match base.carried {
-            true => self.at_least(time, &base, whole),
-            false => whole,
-        };
-        self.bridge.now.plus(left)
+        let whole = self.rules.claim();
+        if self.was_carried(time) {
+            return self.not_too_early(time, true, whole);
+        }
+        let wall = self.now.plus(whole + self.rules.skew).wall;
+        self.here(wall, whole, self.skew)
     }
 }

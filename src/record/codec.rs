@@ -146,28 +146,6 @@ pub(super) mod maybe_nanoseconds {
     }
 }
 
-/// Many lengths in whole nanoseconds.
-pub(super) mod all_nanoseconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(in super::super) fn serialize<S: Serializer>(
-        lengths: &[Duration],
-        out: S,
-    ) -> Result<S::Ok, S::Error> {
-        let whole = |it: &Duration| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX);
-        out.collect_seq(lengths.iter().map(whole))
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<Duration>, D::Error> {
-        let whole = Vec::<u64>::deserialize(from)?;
-        Ok(whole.into_iter().map(Duration::from_nanos).collect())
-    }
-}
-
 /// The token with its secret opened.
 pub(super) mod kept_token {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -28,8 +28,10 @@ impl Record {
         };
         for slot in &mut next.ledger {
             let counts = slot.lengths.map_or(period, |own| own.period.max(period));
+            let times = (slot.frees_at, slot.reserved_at);
             lower(&mut slot.frees_at, now.plus(counts.min(LONGEST_PERIOD)));
             lower(&mut slot.reserved_at, now);
+            slot.carried &= times == (slot.frees_at, slot.reserved_at);
         }
         let most = MOST_SLOTS.max(rules.budget.limit.get() as usize);
         if next.ledger.len() > most {

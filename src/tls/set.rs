@@ -17,6 +17,7 @@ use rustls::{Error, RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;
 
+use super::chain::BoundedChain;
 use super::files::{Contents, File, Files, Text};
 use super::problem::{Fault, Problem};
 use super::validity::validity;
@@ -80,7 +81,8 @@ pub(super) fn set(
             let builder =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
             let verifier = builder.build().map_err(|_| Fault::NoAuthority);
-            Some(verifier.map_err(told(File::ClientCa))?)
+            let verifier = verifier.map_err(told(File::ClientCa))?;
+            Some(Arc::new(BoundedChain(verifier)) as Arc<dyn ClientCertVerifier>)
         }
     };
     let resolver = Arc::new(SingleCertAndKey::from(pair));

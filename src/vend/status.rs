@@ -1,8 +1,9 @@
 //! How things stand, as `/status` shows it: plain values, and never a secret.
+//!
+//! Its moments are kept on both clocks, and are converted when they are shown: see [`Status::as_of`].
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::clock::Stamp;
@@ -15,8 +16,9 @@ pub struct Status {
     pub version: &'static str,
     /// The account whose token this is.
     pub account: String,
-    /// When this was written.
-    pub at: Option<Timestamp>,
+    /// When this was written; in what [`Status::as_of`] gives, the moment that it is shown for.
+    #[serde(serialize_with = "maybe_wall")]
+    pub at: Option<Stamp>,
     /// The newest token, live or not.
     pub token: Option<TokenStatus>,
     /// The slots.
@@ -47,11 +49,14 @@ pub struct TokenStatus {
     /// The first eight hex digits of its SHA-256.
     pub fingerprint: String,
     /// When the request that minted it was sent.
-    pub issued_at: Timestamp,
+    #[serde(serialize_with = "wall")]
+    pub issued_at: Stamp,
     /// When its successor is due.
-    pub refresh_at: Timestamp,
+    #[serde(serialize_with = "wall")]
+    pub refresh_at: Stamp,
     /// From when on it is not vended.
-    pub expires_at: Timestamp,
+    #[serde(serialize_with = "wall")]
+    pub expires_at: Stamp,
     /// A caller reported it refused.
     pub suspect: bool,
 }
@@ -98,9 +103,11 @@ pub struct SlotStatus {
     /// What became of it.
     pub outcome: &'static str,
     /// When it was taken.
-    pub reserved_at: Timestamp,
+    #[serde(serialize_with = "wall")]
+    pub reserved_at: Stamp,
     /// When it is free again.
-    pub frees_at: Timestamp,
+    #[serde(serialize_with = "wall")]
+    pub frees_at: Stamp,
 }
 
 /// One attempt of this process.
@@ -115,7 +122,8 @@ pub struct AttemptStatus {
     /// Which key it used, counted from one.
     pub key: u32,
     /// When its slot was reserved.
-    pub began_at: Timestamp,
+    #[serde(serialize_with = "wall")]
+    pub began_at: Stamp,
     /// How long it took from then to its end, in seconds.
     #[serde(rename = "duration_seconds", serialize_with = "seconds")]
     pub duration: Duration,
@@ -156,7 +164,8 @@ pub struct RegisterStatus {
 #[derive(Clone, Debug, Serialize)]
 pub struct ParkedStatus {
     /// Since when.
-    pub since: Timestamp,
+    #[serde(serialize_with = "wall")]
+    pub since: Stamp,
     /// What the issuer said.
     pub reason: String,
 }
@@ -176,4 +185,36 @@ fn seconds<S: Serializer>(length: &Duration, out: S) -> Result<S::Ok, S::Error> 
 
 fn wall<S: Serializer>(at: &Stamp, out: S) -> Result<S::Ok, S::Error> {
     at.wall.serialize(out)
+}
+
+fn maybe_wall<S: Serializer>(at: &Option<Stamp>, out: S) -> Result<S::Ok, S::Error> {
+    at.map(|at| at.wall).serialize(out)
+}
+
+impl Status {
+    /// The same with every moment's wall time as it is to be shown at `now`. Whoever shows any of
+    /// them as text, JSON or a number takes it from here.
+    #[must_use]
+    pub fn as_of(mut self, now: Stamp) -> Self {
+        let moved = |at: &mut Stamp| at.wall = at.shown(now);
+        let moved_end = |at: &mut Stamp| at.wall = at.shown_expiry(now);
+        self.at = Some(now);
+        if let Some(token) = &mut self.token {
+            moved(&mut token.issued_at);
+            moved_end(&mut token.refresh_at);
+            moved_end(&mut token.expires_at);
+        }
+        for slot in &mut self.budget.slots {
+            moved(&mut slot.reserved_at);
+            moved(&mut slot.frees_at);
+        }
+        for attempt in &mut self.attempts {
+            moved(&mut attempt.began_at);
+        }
+        self.next.iter_mut().for_each(|next| moved(&mut next.at));
+        self.parked
+            .iter_mut()
+            .for_each(|parked| moved(&mut parked.since));
+        self
+    }
 }

@@ -13,8 +13,9 @@ import tempfile
 import time
 
 import proc
+import upstreams
 from load import Load, cost, interleaved, ratio
-from servers import HOUR, MARK, ROTATING, TOKEN_PATH, Bearerd, Hyper, Nginx, Sandbox, Tonic, ask, frame
+from servers import HOUR, HURRIED, MARK, ROTATING, TOKEN_PATH, Bearerd, Hostile, Hyper, Nginx, Sandbox, Tonic, ask, frame
 
 
 class Bench:
@@ -262,6 +263,59 @@ def idle_cpu(bench):
     bench.note("idle_cpu", spent / 10 / bench.size["rest"], f"{spent:.1f} ms in {bench.size['rest']} s")
 
 
+def hostile_upstreams(bench):
+    """The longest read while attempts meet a hostile upstream, against the longest one while they meet a kind one."""
+    kind = "kind"
+    longest = {manner: [] for manner in (kind, *upstreams.ALL)}
+    with bench.sandbox(HURRIED) as sandbox:
+        for turn in range(bench.size["upstream_rounds"]):
+            order = list(longest)
+            random.Random(turn).shuffle(order)
+            for manner in order:
+                folder = bench.folder / f"upstream-{turn}-{order.index(manner)}"
+                # It finds the token in its record when it meets the upstream.
+                with bench.bearerd(sandbox, folder, scale=HURRIED) as it:
+                    it.until_vending()
+                if manner == kind:
+                    longest[manner].append(longest_read(bench, sandbox, folder))
+                    continue
+                with Hostile(bench.crowd_cpu, manner, sandbox) as upstream:
+                    longest[manner].append(longest_read(bench, upstream, folder))
+    bench.raw["hostile upstreams"] = longest
+    # What else the machine does lengthens a read in one round or another; what an upstream does, in all of them.
+    quietest = {manner: min(times) for manner, times in longest.items()}
+    worst = max(upstreams.ALL, key=quietest.get)
+    print("  " + ", ".join(f"{manner} {time:.1f} ms" for manner, time in quietest.items()), flush=True)
+    rounds = bench.size["upstream_rounds"]
+    how = f"the quietest of {rounds} rounds, one core for the daemon: kind {quietest[kind]:.1f} ms, {worst} {quietest[worst]:.1f} ms"
+    bench.note("upstream_read", quietest[worst] - quietest[kind], how)
+
+
+def longest_read(bench, upstream, folder):
+    """Milliseconds. An operator wants a new token all the time, so that one attempt follows the other."""
+    request = f"GET {TOKEN_PATH} HTTP/1.1\r\nHost: localhost\r\n{MARK}\r\n\r\n".encode()
+    with bench.bearerd(upstream, folder, scale=HURRIED) as it:
+        it.until_vending()
+        everywhere = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {int(bench.crowd_cpu)})
+        try:
+            with proc.connected(it.http) as reader:
+                longest, end, next_refresh = 0, time.perf_counter() + bench.size["upstream_seconds"], 0
+                while (asked := time.perf_counter()) < end:
+                    if asked >= next_refresh:
+                        ask(it.admin, "/refresh", "POST")
+                        next_refresh = asked + 0.1
+                        continue
+                    reader.sendall(request)
+                    if not reader.recv(4096).startswith(b"HTTP/1.1 200"):
+                        raise RuntimeError("no token beside an attempt")
+                    longest = max(longest, time.perf_counter() - asked)
+                    time.sleep(0.001)
+        finally:
+            os.sched_setaffinity(0, everywhere)
+    return longest * 1e3
+
+
 def binary(bench):
     bench.note("binary", os.path.getsize(bench.binary) / 1e6, "as built")
 
@@ -303,5 +357,8 @@ def busy_life(bench, server, rotations, callers):
 
 WITH_YARDSTICKS = {"grpc": grpc, "http": http, "watchers": watchers}
 WITH_TOOLS = {"unix": unix, "soak": soak}
-WITHOUT_TOOLS = {"resident": resident, "idle_connections": idle_connections, "start": start, "binary": binary, "idle_cpu": idle_cpu}
+WITHOUT_TOOLS = {
+    "resident": resident, "idle_connections": idle_connections, "start": start, "hostile_upstreams": hostile_upstreams,
+    "binary": binary, "idle_cpu": idle_cpu,
+}
 PARTS = WITH_YARDSTICKS | WITH_TOOLS | WITHOUT_TOOLS

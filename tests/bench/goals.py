@@ -46,6 +46,7 @@ GOALS = [
     Goal("idle_connection", "idle HTTP/1.1 connection", 11.5, "KiB"),
     Goal("listening", "start to listening", 5, "ms"),
     Goal("first_token", "start to the first vended token with a live one on disk", 20, "ms"),
+    Goal("upstream_read", "longest read under the worst of ten hostile upstreams, more than under a kind one", 20, "ms"),
     Goal("idle_cpu", "idle CPU, of a core", 0.05, "percent"),
     Goal("binary", "stripped release binary", 6, "MB"),
     Goal("soak_memory", "resident after the second half of a soak, against after its first", 1.05, "ratio"),

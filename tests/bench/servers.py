@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 from datetime import datetime
 
@@ -20,6 +21,9 @@ HOUR = {"lifetime": "60m", "window": "30m", "limit": 10, "extra": ""}
 
 # A token that lives long, and an operator who may have the next one fifty times a second.
 ROTATING = {"lifetime": "60m", "window": "300ms", "limit": 1000, "extra": 'reserve = 0\nin_flight = "10s"\n'}
+
+# An attempt takes a second at the most, and an operator may have the next one soon.
+HURRIED = {"lifetime": "60m", "window": "8s", "limit": 1000, "extra": 'reserve = 0\nin_flight = "3s"\n'}
 
 
 def ask(address, path, method="GET"):
@@ -43,6 +47,16 @@ class Sandbox(Process):
         if not told:
             raise RuntimeError("the sandbox did not start")
         self.told = json.loads(told)
+
+
+class Hostile(Process):
+    """An issuer that answers as one of `upstreams.ALL` does. It takes only the time that others leave."""
+
+    def __init__(self, cpus, manner, sandbox):
+        script = pathlib.Path(__file__).with_name("upstreams.py")
+        super().__init__(["nice", "-n", "19", sys.executable, "-B", script, manner], cpus, out=subprocess.PIPE)
+        port = self.child.stdout.readline().strip()
+        self.told = sandbox.told | {"base_url": f"http://127.0.0.1:{port}"}
 
 
 class Bearerd(Process):

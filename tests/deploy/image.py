@@ -36,6 +36,17 @@ def context():
     return folder
 
 
+def fetch(**environment):
+    """The step that fetches all dependencies, in a folder that holds nothing but their list."""
+    lines = instructions()
+    word, script = lines[lines.index(("COPY", "Cargo.toml Cargo.lock ./")) + 1]
+    assert word == "RUN", script
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("Cargo.toml", "Cargo.lock"):
+            shutil.copy2(REPOSITORY / name, folder)
+        subprocess.run(["sh", "-euc", script], cwd=folder, env={**os.environ, **environment}, check=True)
+
+
 def build():
     """All that the image holds. The release profile takes minutes to link, so BEARERD_PROFILE has to ask for it."""
     image = REPOSITORY / "target/deploy/image"
@@ -101,4 +112,7 @@ def own(path, mode):
 
 
 if __name__ == "__main__":
+    # Here, and not in the tests, which are run without a network: the list names crates of other platforms too, which no build on
+    # this one downloads.
+    fetch()
     build()

@@ -5,14 +5,13 @@
 //! right to them, is said aloud.
 
 use std::fmt;
-use std::io::Write;
 use std::ops::Deref;
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Daemon, World};
+use crate::harness::{Daemon, World, cannot_run_here};
 
 pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -121,9 +120,7 @@ pub fn available() -> bool {
     if let Some(why) = why_not {
         let thread = std::thread::current();
         let test = thread.name().unwrap_or("a test");
-        let line = format!("cannot run here: {test}: no time namespaces for this user: {why}\n");
-        // Past the harness, which swallows what a passing test prints.
-        let _nobody_reads_on = std::io::stderr().write_all(line.as_bytes());
+        cannot_run_here(test, &format!("no time namespaces for this user: {why}"));
     }
     why_not.is_none()
 }

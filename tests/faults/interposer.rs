@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -50,6 +50,8 @@ pub enum Call {
     Connect = 2,
 }
 
+const LIBRARY: &str = "interposer.so";
+
 /// The switches of one daemon, and the log of its calls.
 pub struct Interposer {
     folder: TempDir,
@@ -60,6 +62,8 @@ impl Interposer {
     /// Everything passes.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        // What LD_PRELOAD lists ends at a space, which the path of the repository may hold.
+        symlink(library(), folder.path().join(LIBRARY)).unwrap();
         let board = File::create(folder.path().join("board")).unwrap();
         board.set_len(PLACES * 8).unwrap();
         let new = Self { folder, board };
@@ -99,7 +103,7 @@ impl Interposer {
     /// What makes a program run behind this.
     pub fn environment(&self) -> [(&'static str, OsString); 2] {
         [
-            ("LD_PRELOAD", library().into()),
+            ("LD_PRELOAD", self.folder.path().join(LIBRARY).into()),
             ("INTERPOSER", self.folder.path().into()),
         ]
     }
@@ -153,7 +157,7 @@ fn library() -> &'static Path {
             .status()
             .unwrap();
         assert!(built.success(), "the interposer is not built");
-        let library = folder.join("interposer.so");
+        let library = folder.join(LIBRARY);
         fs::rename(fresh, &library).unwrap();
         library
     })

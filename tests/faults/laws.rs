@@ -98,9 +98,10 @@ impl Judge {
         if !self.steps {
             let life = expires_at.duration_since(issued_at);
             let short = self.lifetime - life;
-            // Both are cut to milliseconds.
+            // Both are cut to milliseconds; and who was interrupted between the readings of its two
+            // clocks shows the end of the one that ends first.
             assert!(
-                short.abs() <= SignedDuration::from_millis(1),
+                (-1..=100).contains(&short.as_millis()),
                 "law 4: a life of {life:#}"
             );
         }

@@ -29,6 +29,7 @@ mod laws;
 mod lengths;
 mod lost;
 mod namespaces;
+mod partition;
 mod read_only;
 mod reboots;
 mod records;

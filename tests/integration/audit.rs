@@ -217,17 +217,63 @@ async fn a_flood_of_refusals_is_bounded_and_what_is_left_out_is_counted() {
     for _ in 0..FLOOD {
         caller.ask(GET, &[("via", "x")], b"").await;
     }
-    // What is no refusal is told all the same, and says what is missing.
+    // What is no refusal is told all the same.
     assert_eq!(daemon.refresh().await.status, 429);
-    let last = |lines: &[Value]| lines.last().is_some_and(|it| it["event"] == "operator");
-    let lines = until(&file, last).await;
-    let told = lines.len() as u64 - 1;
-    let left_out: u64 = lines.iter().filter_map(|it| it["left_out"].as_u64()).sum();
-    assert_eq!(told + left_out, FLOOD);
-    assert!(told >= 100, "{told}");
+    until(&file, |lines| {
+        lines.iter().any(|it| it["event"] == "operator")
+    })
+    .await;
     let refused = "bearerd_callers_refused_total{reason=\"forwarded\"}";
     assert_eq!(daemon.metric(refused).await, FLOOD as f64);
     assert!(daemon.stop().await.success());
+    // By the end it is told how many are missing, and of whom.
+    let lines = parsed(&fs::read_to_string(&file).unwrap());
+    let told = count(&lines, "refused");
+    assert_eq!(told + left_out(&lines, "local"), FLOOD);
+    assert!(told >= 100, "{told}");
+    world.finish();
+}
+
+fn count(lines: &[Value], event: &str) -> u64 {
+    lines.iter().filter(|line| line["event"] == event).count() as u64
+}
+
+fn left_out(lines: &[Value], caller: &str) -> u64 {
+    let of = |line: &&Value| line["event"] == "left_out" && line["caller"] == caller;
+    let counts = lines.iter().filter(of);
+    counts.map(|line| line["lines"].as_u64().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn a_caller_that_opens_and_closes_watches_fills_no_disk() {
+    let (world, file) = with_a_file(World::quiet(Scale::still()).await).await;
+    let daemon = world.start().await;
+    daemon.first_token().await;
+    const FLOOD: u64 = 5000;
+    let caller = over_tcp(&daemon).await;
+    for _ in 0..FLOOD {
+        let watch = caller.begin(WATCH, &[], b"").await.unwrap();
+        drop(watch.answered().await.unwrap());
+    }
+    // Others are told of all the same.
+    over_tcp(&daemon).await.ask(REPORT, &[], STALE).await;
+    assert_eq!(daemon.refresh().await.status, 429);
+    daemon
+        .until_metric("bearerd_watchers{transport=\"grpc\"}", 0.0)
+        .await;
+    assert!(daemon.stop().await.success());
+    let text = fs::read_to_string(&file).unwrap();
+    let lines = parsed(&text);
+    let (opened, closed) = (
+        count(&lines, "stream_opened"),
+        count(&lines, "stream_closed"),
+    );
+    assert_eq!(opened, closed, "a watch is told whole or not at all");
+    assert_eq!(opened + closed + left_out(&lines, "local"), 2 * FLOOD);
+    // A thousand at once, and one more for each second.
+    assert!((1000..2000).contains(&opened), "{opened}");
+    assert!(text.len() < 1 << 20, "{} bytes", text.len());
+    assert_eq!((count(&lines, "report"), count(&lines, "operator")), (1, 1));
     world.finish();
 }
 
@@ -285,7 +331,7 @@ async fn a_disk_that_hangs_makes_nobody_wait() {
     let held = held.unwrap();
     let daemon = world.start().await;
     daemon.first_token().await;
-    // More lines than the pipe and the queue before it take.
+    // More lines than the pipe takes.
     for _ in 0..100 {
         timeout(PATIENCE, a_hundred_reports(&daemon)).await.unwrap();
     }

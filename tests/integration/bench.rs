@@ -37,6 +37,7 @@ fn the_bench_measures_this_daemon() {
         "resident",
         "idle_connections",
         "idle_cpu",
+        "hostile_upstreams",
         "binary",
     ]);
     python(&arguments);

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::grpc::calls::{Answer, Caller};
-use crate::harness::{Daemon, Reply, Scale, World};
+use crate::harness::{Daemon, Reply, Scale, World, cannot_run_here};
 
 pub const GET: &str = "/bearerd.v1.TokenService/GetToken";
 pub const WATCH: &str = "/bearerd.v1.TokenService/WatchToken";
@@ -28,7 +28,7 @@ const WAIT: &[u8] = &[0x0a, 0x02, 0x08, 0x1e];
 pub const STALE: &[u8] = &[0x08, 0x01, 0x10, 0x91, 0x03];
 
 /// A user that this test is not.
-const STRANGER: u32 = 65_534;
+const STRANGER: u32 = 54_321;
 
 /// What curl got.
 #[derive(Debug)]
@@ -95,6 +95,97 @@ async fn a_user_that_no_rule_names_gets_no_token_through_a_socket() {
         world.captured.add("the stranger's answer", &stranger.text);
         let counted = "bearerd_callers_refused_total{reason=\"unknown_caller\"}";
         assert_eq!(daemon.metric(counted).await, 1.0);
+    } else {
+        cannot_run_here(
+            "a_user_that_no_rule_names_gets_no_token_through_a_socket",
+            "only root can call as another user",
+        );
+    }
+    assert!(daemon.stop().await.success());
+    world.finish();
+}
+
+/// The numbers that the kernel shows of users and groups that a user namespace does not know.
+fn overflow() -> [String; 2] {
+    ["uid", "gid"].map(|kind| {
+        let text = fs::read_to_string(format!("/proc/sys/kernel/overflow{kind}")).unwrap();
+        text.trim().to_owned()
+    })
+}
+
+/// Whether this user may make user namespaces at all.
+fn can_unshare() -> bool {
+    let mut unshare = Command::new("unshare");
+    let unshare = unshare.args(["--user", "--map-root-user", "true"]).output();
+    unshare.is_ok_and(|it| it.status.success())
+}
+
+/// A command of bearerd in a user namespace in which only the test's own user has a number, which is 0.
+fn namespaced(arguments: &[&str], settings: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", env!("CARGO_BIN_EXE_bearerd")])
+        .args(arguments)
+        .arg("--config")
+        .arg(settings)
+        .env_clear();
+    command
+}
+
+#[tokio::test]
+async fn whoever_has_no_number_in_a_user_namespace_is_no_named_caller() {
+    if !can_unshare() {
+        eprintln!("skipped: this kernel, or this user's rights, allow no user namespaces");
+        return;
+    }
+    let [uid, gid] = overflow();
+    let world = World::new(Scale::still()).await;
+    let text = world.toml(&world.state(), "state");
+    // Such numbers name nobody, in any section, and whatever is started with them.
+    for wrong in [
+        format!("[callers.orders]\nuids = [{uid}]"),
+        format!("[callers.orders]\ngids = [0, {gid}]"),
+        text.replace("[admin]", &format!("[admin]\nuids = [{uid}]")),
+        text.replace("[admin]", &format!("[admin]\ngids = [{gid}]")),
+    ] {
+        let wrong = match wrong.starts_with("[callers") {
+            true => format!("{text}{wrong}\n"),
+            false => wrong,
+        };
+        let settings = world.write("wrong.toml", &wrong);
+        for command in ["check", "serve"] {
+            let mut command = namespaced(&[command], &settings);
+            let said = tokio::task::spawn_blocking(move || command.output().unwrap());
+            let said = said.await.unwrap();
+            let err = String::from_utf8(said.stderr).unwrap();
+            assert_eq!(said.status.code(), Some(78), "{err}");
+            assert!(err.contains("/proc/sys/kernel/overflow"), "{err}");
+            assert!(err.contains("of its own, and name that one"), "{err}");
+        }
+    }
+    // Root of the namespace is somebody, and others are not.
+    let text = format!("{text}[callers.orders]\nuids = [0]\ngids = [1]\n");
+    let settings = world.write("state.toml", &text);
+    let daemon = Daemon::spawn(namespaced(&["serve"], &settings), &world.captured).await;
+    let token = daemon.first_token().await;
+    let socket = Path::new(&daemon.socket);
+    open_to_all(socket.parent().unwrap(), 0o755);
+    open_to_all(socket, 0o666);
+    let own = rustix::process::getuid().as_raw();
+    let root = ask_as(own, &daemon.socket).await;
+    assert_eq!(root.status, 200, "{root:?}");
+    assert!(root.text.contains(&token.access_token()));
+    if rustix::process::getuid().is_root() {
+        let unmapped = ask_as(STRANGER, &daemon.socket).await;
+        assert_eq!(
+            (unmapped.status, &*unmapped.problem()),
+            (403, "unknown_caller")
+        );
+        world.captured.add("the stranger's answer", &unmapped.text);
+        // This is the number that it came with.
+        assert!(world.captured.says(&format!("uid {uid} gid {gid}")));
+    } else {
+        eprintln!("skipped: only root can ask as another user");
     }
     assert!(daemon.stop().await.success());
     world.finish();

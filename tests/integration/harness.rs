@@ -6,8 +6,11 @@
 // Named, since another test target takes this file in by its path.
 #[path = "harness/daemon.rs"]
 mod daemon;
+#[path = "harness/spellings.rs"]
+mod spellings;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -17,11 +20,19 @@ use bearerd::sandbox::{self, Running, Sandbox};
 use tempfile::TempDir;
 
 pub use daemon::{Daemon, Reply};
+pub use spellings::{Spellings, base64, each};
 
 /// How long anything may take that should happen soon. Only a broken daemon ever needs all of it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const ACCOUNT: &str = "91c173bb-28d8-4030-9722-8663ff9589f3";
+
+/// Says that this machine lacks what a test, or a part of it, needs. `tests/run` repeats and counts these lines at the end. The
+/// stream is written to directly, since what a passing test prints is swallowed.
+pub fn cannot_run_here(test: &str, reason: &str) {
+    let line = format!("cannot run here: {test}: {reason}\n");
+    let _nobody_reads_on = std::io::stderr().write_all(line.as_bytes());
+}
 
 /// The lengths of a test's world. The daemon and its sandbox go by the same ones.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +94,7 @@ impl Captured {
     }
 
     fn scan(&self, secrets: &[String]) {
+        let spellings = Spellings::of(secrets);
         for (origin, text) in self.0.lock().unwrap().iter() {
             for secret in secrets {
                 if let Some(at) = text.find(secret.as_str()) {
@@ -90,6 +102,11 @@ impl Captured {
                     panic!("a secret in {origin}, behind: {}…", &text[from..at]);
                 }
             }
+            assert!(
+                !spellings.are_in(text),
+                "a part of a secret, or one in another spelling, in {origin}: {}…",
+                text.chars().take(80).collect::<String>()
+            );
         }
     }
 }
@@ -266,6 +283,7 @@ impl World {
 
     /// The record may hold the token, and nothing else may; nobody else may read any of it.
     fn scan_state(&self, keys: &[String], tokens: &[String]) {
+        let (all_keys, all_tokens) = (Spellings::of(keys), Spellings::of(tokens));
         for folder in fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -277,11 +295,10 @@ impl World {
                 let text = fs::read_to_string(file.path()).unwrap_or_default();
                 assert_eq!(mode, 0o600, "the mode of {name}");
                 assert!(
-                    keys.iter()
-                        .all(|key| !text.contains(key) && !name.contains(key)),
+                    !all_keys.are_in(&text) && !all_keys.are_in(&name),
                     "a key in {name}"
                 );
-                let holds_token = tokens.iter().any(|token| text.contains(token));
+                let holds_token = all_tokens.are_in(&text);
                 assert!(
                     !holds_token || name.starts_with("record.json"),
                     "a token in {name}"

@@ -161,6 +161,73 @@ fn only_the_root_and_the_command_line_know_the_settings() {
     assert_eq!(knowing("app"), ["cli"]);
 }
 
+/// Where the wall time of a stamp is read, and how often. After a step of the wall clock it is false: what is shown comes from
+/// `Stamp::shown`, `shown_expiry` and `shown_beside`. These ask for the wall time of now, decide by both clocks, or write down what
+/// one of the three gave.
+const WALL_TIMES: &[(&str, usize)] = &[
+    ("admin/log.rs", 1),
+    ("caller/audit.rs", 1),
+    ("cli/ledger/show.rs", 2),
+    ("keeper.rs", 1),
+    ("keeper/status.rs", 2),
+    ("issuer/truecaller.rs", 1),
+    ("listener/date.rs", 2),
+    ("metrics.rs", 1),
+    ("tls/credentials.rs", 1),
+    ("tls/set.rs", 2),
+    ("vend.rs", 1),
+    ("vend/status.rs", 4),
+];
+
+/// These are about the clocks themselves.
+const OF_CLOCKS: [&str; 2] = ["clock.rs", "record"];
+
+#[test]
+fn no_stamp_is_shown_as_it_was_stamped() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = BTreeMap::new();
+    walls(&source, &source, &mut found);
+    let known: BTreeMap<String, usize> = WALL_TIMES
+        .iter()
+        .map(|(file, times)| ((*file).to_owned(), *times))
+        .collect();
+    assert_eq!(
+        found, known,
+        "show a time by Stamp::shown, or say here why not"
+    );
+}
+
+fn walls(source: &Path, folder: &Path, found: &mut BTreeMap<String, usize>) {
+    for entry in fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        let name = entry.strip_prefix(source).unwrap().to_str().unwrap();
+        let is_test = name.contains("tests") || name.contains("testing");
+        if is_test || OF_CLOCKS.iter().any(|it| name.starts_with(it)) {
+            continue;
+        }
+        if entry.is_dir() {
+            walls(source, &entry, found);
+            continue;
+        }
+        let text = fs::read_to_string(&entry).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        // The sandbox is another program, with a wall clock of its own.
+        let times = match name.starts_with("sandbox") {
+            true => 0,
+            false => code
+                .split(".wall")
+                .skip(1)
+                .filter(|rest| !rest.starts_with(|it: char| it.is_alphanumeric() || it == '_'))
+                .count(),
+        };
+        if times > 0 {
+            found.insert(name.to_owned(), times);
+        }
+    }
+}
+
 #[test]
 fn a_file_can_be_read_in_one_sitting() {
     let mut long = Vec::new();

@@ -93,8 +93,8 @@ fn python_is_told_of_each_token_over_grpc() {
     let folder = stubs.path().display();
     let made = sh(
         &format!(
-            "{python} -m grpc_tools.protoc -I {root}/proto --python_out={folder} --grpc_python_out={folder} \
-             {root}/proto/bearerd/v1/token_service.proto"
+            "'{python}' -m grpc_tools.protoc -I '{root}/proto' --python_out='{folder}' --grpc_python_out='{folder}' \
+             '{root}/proto/bearerd/v1/token_service.proto'"
         ),
         &[],
     );

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -101,6 +101,90 @@ async fn the_drain_has_a_deadline() {
     daemon.signal(Signal::TERM);
     assert!(daemon.ended().await.success());
     drop(report);
+    world.finish();
+}
+
+/// Sends a signal by its number, which may be one without a name.
+fn send(daemon: &Daemon, number: i32) {
+    let mut kill = Command::new("kill");
+    let kill = kill.arg(format!("-{number}"));
+    let pid = daemon.pid().as_raw_nonzero().to_string();
+    assert!(kill.arg(pid).status().unwrap().success(), "{number}");
+}
+
+#[tokio::test]
+async fn each_signal_that_asks_for_an_end_drains() {
+    let world = World::new(Scale::still()).await;
+    for signal in [
+        Signal::TERM,
+        Signal::INT,
+        Signal::QUIT,
+        Signal::POWER,
+        Signal::XCPU,
+    ] {
+        let daemon = world.start().await;
+        daemon.first_token().await;
+        let mut report = half_a_report(&daemon).await;
+        daemon.signal(signal);
+        daemon.until_draining().await;
+        report.write_all(b"1}").await.unwrap();
+        let answer = all(report).await;
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{signal:?}: {answer}");
+        let status = daemon.ended().await;
+        assert_eq!(status.code(), Some(0), "{signal:?}: {status}");
+    }
+    world.finish();
+}
+
+#[tokio::test]
+async fn each_signal_that_means_nothing_here_changes_nothing() {
+    let world = World::new(Scale::still()).await;
+    let daemon = world.start().await;
+    daemon.first_token().await;
+    let mut report = half_a_report(&daemon).await;
+    let named = [
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+        Signal::STKFLT,
+        Signal::XFSZ,
+        Signal::PIPE,
+    ];
+    // What the C library does not keep for itself.
+    let real_time = if cfg!(target_env = "musl") { 35 } else { 34 }..=64;
+    let named = named.map(Signal::as_raw).into_iter();
+    for number in named.chain(real_time) {
+        send(&daemon, number);
+        // It has been delivered by the time the process answers: no thread of it blocks signals.
+        let reply = daemon.ask_admin("/readyz").await;
+        assert_eq!(reply.status, 200, "{number}");
+    }
+    report.write_all(b"1}").await.unwrap();
+    let mut answer = vec![0; 12];
+    report.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 202", "nothing drains");
+    drop(report);
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    world.finish();
+}
+
+#[tokio::test]
+async fn a_file_that_may_not_grow_ends_nothing() {
+    let world = World::new(Scale::brisk()).await;
+    let daemon = world.start().await;
+    daemon.first_token().await;
+    // From now on each write to a file brings a SIGXFSZ.
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    prlimit(Some(daemon.pid()), Resource::Fsize, none).unwrap();
+    daemon.until_metric("bearerd_record_up", 0.0).await;
+    assert_eq!(daemon.ask_admin("/livez").await.status, 200);
+    assert_eq!(daemon.stop().await.code(), Some(0));
     world.finish();
 }
 

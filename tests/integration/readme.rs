@@ -185,6 +185,7 @@ async fn every_other_command_works() {
 fn a_part_of_the_tests(part: &str) {
     let path = place("tests/run");
     assert!(fs::metadata(&path).unwrap().permissions().mode() & 0o111 == 0o111);
+    let part = part.strip_prefix("--yes").unwrap_or(part).trim();
     let (part, filter) = part.split_once(' ').unwrap_or((part, ""));
     let script = fs::read_to_string(path).unwrap();
     let first = filter.split(' ').next().unwrap_or_default();
@@ -198,8 +199,14 @@ fn a_part_of_the_tests(part: &str) {
         _ => first.starts_with("--") && script.contains(&format!("{first})")),
     };
     assert!(there, "tests/run {part} {filter}");
-    let known = |line: &str| line.trim_start().starts_with(&format!("{part}) "));
-    assert!(part.is_empty() || script.lines().any(known), "{part}");
+    let usage = sh(&format!("'{}' --help", place("tests/run").display()), &[]);
+    assert_eq!(usage.code, Some(0), "{usage:?}");
+    let mut lines = usage.out.lines().map(str::trim_start);
+    let named = format!("tests/run {part} ");
+    assert!(
+        lines.any(|it| part.is_empty() || it.starts_with(&named)),
+        "{part}"
+    );
 }
 
 #[test]

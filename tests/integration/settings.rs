@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
+use crate::harness::cannot_run_here;
 use crate::terminal::{Said, run};
 
 /// In every key file, and pasted where keys must not be.
@@ -329,6 +330,10 @@ fn wrong_usage_is_2() {
 fn without_any_settings_it_is_said_where_to_begin() {
     // A machine that has the usual file is not one without settings.
     if std::path::Path::new(bearerd::config::DEFAULT_FILE).exists() {
+        cannot_run_here(
+            "without_any_settings_it_is_said_where_to_begin",
+            "this machine has the usual settings file",
+        );
         return;
     }
     for command in ["serve", "check"] {

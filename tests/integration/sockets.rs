@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use rustix::process::geteuid;
 
-use crate::harness::{Daemon, Scale, World};
+use crate::harness::{Daemon, Scale, World, cannot_run_here};
 
 /// A user and a group that nobody is.
 const STRANGER: u32 = 54321;
@@ -228,7 +228,10 @@ fn as_a_stranger(world: &World, more: &str) -> Output {
 #[tokio::test]
 async fn a_user_without_rights_is_told_what_stands_in_the_way() {
     if !geteuid().is_root() {
-        eprintln!("skipped: only root can run a daemon as somebody else");
+        cannot_run_here(
+            "a_user_without_rights_is_told_what_stands_in_the_way",
+            "only root can run a daemon as another user",
+        );
         return;
     }
     let world = World::new(Scale::still()).await;

@@ -26,6 +26,10 @@ pub enum Kind {
     Unreachable,
     /// Answers come just before, or just after, the time-out.
     Slow,
+    /// The way is cut, and our own kernel goes on sending what was given up.
+    Retransmitted,
+    /// Interim answers come without end, and keep the process busy; the final one never comes.
+    Interim,
     /// The token of the mint before is given again.
     Repeated,
     /// The token is older than the request.
@@ -74,10 +78,20 @@ pub enum Kind {
     Flood,
     /// The keys are replaced.
     NewKeys,
+    /// A process starts again and again, each time in another time namespace.
+    Namespaces,
+    /// A process starts with another boot clock, and the kernel's files say nothing of it.
+    Checkpoint,
+    /// An older build takes a node over, or the newer one comes back.
+    OtherVersion,
+    /// The issuer's window turns out to be longer, and every process starts with the new settings.
+    LongerWindow,
+    /// Somebody writes an expiry into the record that cannot be true on one of its clocks.
+    Impossible,
 }
 
 impl Kind {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 40] = [
         Self::AnswerLost,
         Self::CountedLate,
         Self::ServerError,
@@ -87,6 +101,8 @@ impl Kind {
         Self::AllRefused,
         Self::Unreachable,
         Self::Slow,
+        Self::Retransmitted,
+        Self::Interim,
         Self::Repeated,
         Self::Aged,
         Self::Duplicated,
@@ -111,6 +127,11 @@ impl Kind {
         Self::Report,
         Self::Flood,
         Self::NewKeys,
+        Self::Namespaces,
+        Self::Checkpoint,
+        Self::OtherVersion,
+        Self::LongerWindow,
+        Self::Impossible,
     ];
 
     /// What the issuer does to requests.
@@ -126,6 +147,28 @@ impl Kind {
         )
     }
 
+    /// True if it may end a token before its time, or let it be replaced before it is due, at some node.
+    pub fn cuts_tokens_short(self) -> bool {
+        matches!(
+            self,
+            Self::StepForward
+                | Self::StepBack
+                | Self::Drift
+                | Self::Reboot
+                | Self::PowerLoss
+                | Self::Checkpoint
+                | Self::OtherVersion
+                | Self::LongerWindow
+                | Self::Impossible
+                | Self::Lost
+                | Self::Stale
+                | Self::Torn
+                | Self::Full
+                | Self::RegisterDown
+                | Self::Partition
+        )
+    }
+
     fn happens_to(self, store: Store) -> bool {
         match self {
             Self::Partition => store == Store::Remote,
@@ -133,7 +176,12 @@ impl Kind {
             Self::RegisterDown | Self::Lag | Self::UnknownWrite | Self::Conflict => {
                 store != Store::Memory
             }
-            Self::Lost | Self::Stale => store != Store::Memory,
+            Self::Lost
+            | Self::Stale
+            | Self::Checkpoint
+            | Self::OtherVersion
+            | Self::LongerWindow
+            | Self::Impossible => store != Store::Memory,
             _ => true,
         }
     }

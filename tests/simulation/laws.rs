@@ -38,6 +38,8 @@ pub struct Laws {
     rules: Rules,
     pub epoch: Epoch,
     arrivals: VecDeque<(Nanos, Epoch)>,
+    /// Under a shorter window what arrived before this was forgotten.
+    forgotten_before: Nanos,
     pub worst: usize,
     pub attempts: u64,
     pub reads: u64,
@@ -54,6 +56,7 @@ impl Laws {
             rules,
             epoch: 0,
             arrivals: VecDeque::new(),
+            forgotten_before: 0,
             worst: 0,
             attempts: 0,
             reads: 0,
@@ -91,6 +94,28 @@ impl Laws {
         self.reported.clear();
     }
 
+    /// Everybody goes by these lengths from now on.
+    pub fn lengthen(&mut self, rules: Rules, now: Nanos) {
+        let window = nanos(self.rules.budget.window);
+        self.forgotten_before = now.saturating_sub(window);
+        self.rules = rules;
+    }
+
+    /// A refresh that nothing calls for but the schedule, of a token that truly lives until `end`.
+    pub fn begun_for_the_schedule(&self, now: Nanos, end: Nanos, trigger: Trigger) {
+        let early = nanos(self.rules.lead) + 2 * nanos(self.rules.skew + self.rules.timeout);
+        let left = end.saturating_sub(now);
+        let scheduled = matches!(
+            trigger,
+            Trigger::Schedule | Trigger::Expiry | Trigger::FirstToken
+        );
+        assert!(
+            !scheduled || left <= early,
+            "pace: a token that lives for {:?} more is replaced, for {trigger:?}",
+            Duration::from_nanos(left)
+        );
+    }
+
     /// Law 1: a request arrives.
     pub fn arrived(&mut self, now: Nanos, epoch: Epoch) {
         self.attempts += 1;
@@ -99,7 +124,8 @@ impl Laws {
             self.arrivals.pop_front();
         }
         self.arrivals.push_back((now, epoch));
-        let counted = self.arrivals.iter().filter(|it| it.1 == epoch).count();
+        let known = |it: &&(Nanos, Epoch)| it.1 == epoch && it.0 >= self.forgotten_before;
+        let counted = self.arrivals.iter().filter(known).count();
         self.worst = self.worst.max(counted);
         let limit = self.rules.budget.limit.get() as usize;
         assert!(

@@ -159,6 +159,14 @@ pub struct Node {
     pub machine: usize,
     pub life: Option<Life>,
     pub keys: (u8, u32),
+    /// By how much the boot clock of its time namespace is ahead of its machine's.
+    pub shift: Nanos,
+    /// The kernel's files say nothing of that, as after a restored checkpoint.
+    pub hidden: bool,
+    /// So many more starts, each in another time namespace.
+    pub moves: u32,
+    /// A build of format 1.0 runs here.
+    pub old: bool,
     /// The process stands still until then.
     pub frozen_until: Nanos,
     /// It is to stand still for so long just before its next request leaves.

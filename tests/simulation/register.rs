@@ -40,6 +40,8 @@ pub struct Register {
     pub unknown: Option<Unknown>,
     /// The true wall error of whoever wrote last.
     pub wall_ahead: i64,
+    /// Whoever wrote last did so by a boot clock that its kernel's files do not tell from another.
+    pub hidden: bool,
 }
 
 impl Register {
@@ -53,6 +55,7 @@ impl Register {
             full_until: 0,
             unknown: None,
             wall_ahead: 0,
+            hidden: false,
         }
     }
 

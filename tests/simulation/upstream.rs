@@ -14,6 +14,7 @@ use crate::laws::Epoch;
 /// A token, as the issuer knows it.
 #[derive(Clone, Copy)]
 pub struct Issued {
+    pub minted: Nanos,
     pub end: Nanos,
     pub revoked: bool,
     /// Which stretch of the truth the request belongs to that minted it.
@@ -60,6 +61,11 @@ impl Upstream {
             strangers: VecDeque::new(),
             retry_after: RetryAfter::Any,
         }
+    }
+
+    /// It counts by another window from now on.
+    pub fn lengthen(&mut self, window: Nanos) {
+        self.window = window;
     }
 
     /// From now until then; with no length, for the next request alone.
@@ -155,15 +161,16 @@ impl Upstream {
     }
 
     fn mint(&mut self, now: Nanos, sent_at: Stamp, age: Nanos) -> Answer {
-        self.remember((now + self.lifetime).saturating_sub(age));
+        self.remember(now, (now + self.lifetime).saturating_sub(age));
         self.give(now, sent_at)
     }
 
-    fn remember(&mut self, end: Nanos) {
+    fn remember(&mut self, minted: Nanos, end: Nanos) {
         if self.revokes_previous {
             self.revoke_last();
         }
         self.tokens.push(Issued {
+            minted,
             end,
             revoked: false,
             epoch: 0,

@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use bearerd::clock::{BootId, Stamp};
+use bearerd::clock::{BootId, KernelView, Stamp, TimeNamespace};
 use bearerd::keeper::{Input, Output};
 
 use crate::clocks::{MILLI, Machine, Nanos, SECOND, moment, nanos};
@@ -38,6 +38,8 @@ enum What {
     Post(usize, u32, Duration, u32),
     Arrive(Box<Request>),
     Fault(usize),
+    /// A node's boot clock is its machine's again.
+    Unhide(usize),
     Ask(usize, Ask),
 }
 
@@ -101,6 +103,11 @@ pub struct World {
     /// The last fault that does more than burn slots is over since then.
     trouble_until: Nanos,
     last_death: Nanos,
+    /// Every clock is right since then, and no token was cut short.
+    clocks_right_since: Nanos,
+    /// What a truthful wall clock shows on the one machine, as far as anybody there can know.
+    wall_base: i64,
+    lengthened: bool,
     /// The record has been lost, or an older copy of it came back.
     ever_lost: bool,
     outputs: Vec<Output>,
@@ -130,6 +137,10 @@ impl World {
             machine: if own_machines { node } else { 0 },
             life: None,
             keys: (0, 2),
+            shift: 0,
+            hidden: false,
+            moves: 0,
+            old: false,
             frozen_until: 0,
             halts: None,
             cut_until: 0,
@@ -163,6 +174,9 @@ impl World {
             quiet_until: 0,
             trouble_until: 0,
             last_death: 0,
+            clocks_right_since: 0,
+            wall_base: 0,
+            lengthened: false,
             ever_lost: false,
             outputs: Vec::new(),
             trace: traced.then(VecDeque::new),
@@ -217,12 +231,41 @@ impl World {
     }
 
     fn stamp(&self, node: usize) -> Stamp {
-        self.machines[self.nodes[node].machine].stamp(self.now)
+        let mut stamp = self.machines[self.nodes[node].machine].stamp(self.now);
+        stamp.boot += Duration::from_nanos(self.nodes[node].shift);
+        stamp
+    }
+
+    /// The first true moment at which a node's boot clock shows `boot`.
+    fn when(&self, node: usize, boot: Duration) -> Nanos {
+        let boot = boot.saturating_sub(Duration::from_nanos(self.nodes[node].shift));
+        self.machines[self.nodes[node].machine].when(boot, self.now)
+    }
+
+    /// The first true moment at which either of a node's clocks has reached `end`.
+    fn reaches(&self, node: usize, mut end: Stamp) -> Nanos {
+        let shift = Duration::from_nanos(self.nodes[node].shift);
+        end.boot = end.boot.saturating_sub(shift);
+        self.machines[self.nodes[node].machine].reaches(end, self.now)
     }
 
     fn boot_id(&self, node: usize) -> BootId {
-        let machine = self.nodes[node].machine;
-        BootId::new(format!("{machine}-{}", self.machines[machine].boots))
+        let Node {
+            machine,
+            shift,
+            hidden,
+            ..
+        } = self.nodes[node];
+        let boots = self.machines[machine].boots;
+        let (seconds, rest) = match hidden {
+            true => (0, 0),
+            false => (shift / SECOND, shift % SECOND),
+        };
+        let kernel = KernelView {
+            boot_id: format!("00000000-0000-4000-8000-{machine:04}{boots:08}"),
+            time_namespace: TimeNamespace::Offsets(format!("boottime {seconds} {rest}\n")),
+        };
+        BootId::identify(&kernel).expect("a kernel that says everything")
     }
 
     fn alive(&self, node: usize, number: u32) -> bool {
@@ -248,7 +291,7 @@ impl World {
             | What::Post(node, ..)
             | What::Ask(node, _) => Some(*node),
             What::Swap(swap) => Some(swap.node),
-            What::Arrive(_) | What::Fault(_) => None,
+            What::Arrive(_) | What::Fault(_) | What::Unhide(_) => None,
         };
         if let Some(until) = of.and_then(|node| self.stopped(node)) {
             // Timers that ran out meanwhile do so in no particular order.
@@ -277,6 +320,7 @@ impl World {
             }
             What::Arrive(request) => self.arrive(&request),
             What::Fault(index) => self.befall(index),
+            What::Unhide(node) => self.unhide(node),
             What::Ask(node, ask) => self.ask(node, ask),
         }
     }

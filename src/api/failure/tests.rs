@@ -19,7 +19,7 @@ fn now() -> Stamp {
 fn troubled() -> Status {
     Status {
         parked: Some(ParkedStatus {
-            since: now().wall,
+            since: now(),
             reason: "403 Forbidden: \"key revoked\"".into(),
         }),
         trouble: Some(Trouble {

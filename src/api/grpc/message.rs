@@ -1,4 +1,4 @@
-//! The message that carries a token: encoded once, for all who ask.
+//! The message that carries a token: encoded once a second, for all who ask.
 
 use std::fmt;
 
@@ -9,8 +9,9 @@ use prost::{DecodeError, Message};
 use zeroize::Zeroize as _;
 
 use super::proto::Token;
+use crate::clock::Stamp;
 use crate::token::wiped;
-use crate::vend::Live;
+use crate::vend::{Live, Times};
 
 /// What stands before each message on the wire: that it is not compressed, and its length.
 const PREFIX: usize = 5;
@@ -19,17 +20,18 @@ const PREFIX: usize = 5;
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Vended(Bytes);
 
-impl From<&Live> for Vended {
-    fn from(live: &Live) -> Self {
-        Self(framed(live).slice(PREFIX..))
+impl Vended {
+    /// The message within a frame of [`framed`].
+    pub(super) fn from_frame(frame: &Bytes) -> Self {
+        Self(frame.slice(PREFIX..))
     }
 }
 
-/// The message as it goes over the wire.
-pub(super) fn framed(live: &Live) -> Bytes {
-    live.message(|live| {
+/// The message as it goes over the wire at `now`.
+pub(super) fn framed(live: &Live, now: Stamp) -> Bytes {
+    live.message(now, |live, times| {
         let mut wrapped = Wrapped {
-            token: Some(token(live)),
+            token: Some(token(live, times)),
         };
         let length = u32::try_from(wrapped.encoded_len()).expect("a token is short");
         let mut text = Vec::with_capacity(PREFIX + wrapped.encoded_len());
@@ -69,17 +71,17 @@ impl fmt::Debug for Vended {
     }
 }
 
-fn token(live: &Live) -> Token {
+fn token(live: &Live, times: Times) -> Token {
     Token {
         access_token: live.token.secret.expose().to_owned(),
-        expires_at: Some(timestamp(live.token.expires_at.wall)),
-        issued_at: Some(timestamp(live.token.issued_at.wall)),
+        expires_at: Some(timestamp(times.expires_at)),
+        issued_at: Some(timestamp(times.issued_at)),
         generation: live.token.generation.0,
         suspect: live.suspect,
+        expires_in: times.expires_in.try_into().unwrap_or(u32::MAX),
     }
 }
 
-/// Cut to milliseconds, as everywhere, so that no end is shown later than it is.
 fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let milliseconds = at.as_millisecond();
     prost_types::Timestamp {
@@ -130,7 +132,7 @@ mod tests {
             expires_at: now,
         };
         let live = Live::new(token, false);
-        let frame = framed(&live);
+        let frame = framed(&live, now);
         drop(live);
         assert!(frame.windows(6).any(|part| part == b"opaque"));
         // A plain buffer, now that nobody else holds it, would be given away to be written to.

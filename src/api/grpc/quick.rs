@@ -1,5 +1,5 @@
 //! The plain calls: `GetToken` without a wait, by far the most frequent one, and `WatchToken`, which may be open ten thousand times.
-//! What they are sent was framed once for all callers, and tonic would only copy it. Whatever is not exactly such a call goes on to
+//! What they are sent is framed once a second for all callers, and tonic would only copy it. Whatever is not exactly such a call goes on to
 //! tonic, as it came.
 
 use std::pin::Pin;
@@ -121,7 +121,7 @@ impl Room {
             Ok(live) => {
                 self.vends.ok();
                 visitor.vended(&live.token);
-                answer(Reply::Token(Some(framed(&live))))
+                answer(Reply::Token(Some(framed(&live, now))))
             }
             Err(why) => self.failed(why, now).into_http().map(Reply::Tonic),
         }
@@ -174,7 +174,7 @@ impl http_body::Body for Reply {
                 }
             },
             Self::Watch(watch) => watch.as_mut().poll_next(cx).map(|next| match next? {
-                Ok(live) => Some(Ok(Frame::data(framed(&live)))),
+                Ok(frame) => Some(Ok(Frame::data(frame))),
                 Err(status) => {
                     let mut trailers = HeaderMap::new();
                     Some(

@@ -1,5 +1,6 @@
 use super::*;
 
+use jiff::SignedDuration;
 use prometheus::Registry;
 use prost::Message;
 use prost_types::field_descriptor_proto::Type;
@@ -13,6 +14,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt;
 
 use crate::caller;
+use crate::clock::Stamp;
 use crate::listener::Address;
 use crate::listener::testing::calls::{Answer, Call, Caller, framed};
 use crate::listener::testing::{HandClock, at, metric, until};
@@ -42,6 +44,8 @@ struct Got {
     generation: u64,
     #[prost(bool, tag = "5")]
     suspect: bool,
+    #[prost(uint32, tag = "6")]
+    expires_in: u32,
 }
 
 /// `GetTokenResponse` and `WatchTokenResponse`.
@@ -195,10 +199,76 @@ async fn the_token_is_what_the_proto_says() {
             issued_at: seconds(1_800_000_000, 0),
             generation: 5,
             suspect: false,
+            expires_in: 100,
         };
         assert_eq!(token(&messages[0]), expected);
         assert_eq!(house.vends("ok") as u32, 1);
     }
+}
+
+/// Every way to the token: the fast path, tonic's, and both kinds of watch.
+#[tokio::test]
+async fn every_way_gives_the_times_of_the_moment_it_answers() {
+    let house = House::open().await;
+    house.publish(5, 3600);
+    let minted = at(0).wall.as_second();
+    // Seconds on the boot clock, how far the wall clock was set meanwhile, and what is left.
+    for (boot, step, left) in [
+        (0, 0, 3600),
+        (1, 0, 3599),
+        (1, -18_000, 3599),
+        (2, -18_000, 3598),
+        (3, 600, 2997),
+        (3, -18_000, 3597),
+    ] {
+        let wall = at(boot).wall + SignedDuration::from_secs(step);
+        house.clock.set(Stamp { wall, ..at(boot) });
+        let caller = house.caller().await;
+        let mut ways = Vec::new();
+        for message in [Vec::new(), waiting(Duration::from_secs(1))] {
+            let (messages, _) = caller.ask(GET, &[], &message).await;
+            ways.push(token(&messages[0]));
+        }
+        // What says how it is compressed goes the long way.
+        for headers in [&[][..], &[("grpc-encoding", "identity")]] {
+            let call = caller.begin(WATCH, headers, b"").await.unwrap();
+            let mut answer = call.answered().await.unwrap();
+            ways.push(token(&answer.next().await.unwrap().unwrap()));
+        }
+        let issued = minted + step;
+        for got in ways {
+            let seconds = |at: Option<Timestamp>| at.unwrap().seconds;
+            assert_eq!(got.expires_in, left, "{boot} {step}");
+            assert_eq!(
+                seconds(got.expires_at),
+                wall.as_second() + i64::from(left),
+                "{boot} {step}"
+            );
+            assert_eq!(seconds(got.issued_at), issued, "{boot} {step}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_is_sent_the_seconds_of_the_moment_and_is_not_woken_by_a_step() {
+    let house = House::open().await;
+    house.publish(5, 3600);
+    let caller = house.caller().await;
+    let mut answer = watch(&caller).await;
+    assert_eq!(
+        token(&answer.next().await.unwrap().unwrap()).expires_in,
+        3600
+    );
+    house.clock.set(Stamp {
+        wall: at(0).wall,
+        ..at(100)
+    });
+    // Whatever else is answered meanwhile, this stream is silent until there is a successor.
+    let (messages, _) = house.caller().await.ask(GET, &[], b"").await;
+    assert_eq!(token(&messages[0]).expires_in, 3500);
+    house.publish(6, 4000);
+    let got = token(&answer.next().await.unwrap().unwrap());
+    assert_eq!((got.generation, got.expires_in), (6, 3900));
 }
 
 #[tokio::test]
@@ -249,10 +319,11 @@ fn the_prepared_token_has_the_fields_of_the_proto() {
             ("issued_at", 3, Type::Message, time),
             ("generation", 4, Type::Uint64, ""),
             ("suspect", 5, Type::Bool, ""),
+            ("expires_in", 6, Type::Uint32, ""),
         ]
     );
-    // The same on the wire, by hand: three tags and lengths, two times, a number and a flag.
-    let encoded = message::Vended::from(&live(5, 100, true)).encode_to_vec();
+    // The same on the wire, by hand: three tags and lengths, two times, a number, a flag and a number.
+    let encoded = vended(&live(5, 100, true), 40).encode_to_vec();
     let times = [
         &[
             0x12, 10, 8, 0xe4, 0xa4, 0xa7, 0xda, 6, 0x10, 0xc0, 0x84, 0x3d,
@@ -260,18 +331,22 @@ fn the_prepared_token_has_the_fields_of_the_proto() {
         &[0x1a, 6, 8, 0x80, 0xa4, 0xa7, 0xda, 6],
     ];
     let expected = [
-        b"\x0a\x21\x0a\x07token-5",
+        b"\x0a\x23\x0a\x07token-5",
         times[0],
         times[1],
-        &[0x20, 5, 0x28, 1],
+        &[0x20, 5, 0x28, 1, 0x30, 60],
     ]
     .concat();
     assert_eq!(encoded, expected);
 }
 
+fn vended(live: &Live, second: u64) -> message::Vended {
+    message::Vended::from_frame(&message::framed(live, at(second)))
+}
+
 #[test]
 fn a_token_is_not_shown() {
-    let vended = message::Vended::from(&live(5, 100, true));
+    let vended = vended(&live(5, 100, true), 40);
     let shown = format!("{vended:?} {vended:#?} {:?}", proto::Token::default());
     assert!(
         !shown.contains("token-5") && shown.contains("Token(…)"),

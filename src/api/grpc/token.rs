@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::Room;
-use super::message::Vended;
+use super::message::{Vended, framed};
 use super::proto::token_service_server::TokenService;
 use super::proto::{
     GetTokenRequest, ReportOutcome, ReportRejectedRequest, ReportRejectedResponse,
@@ -62,8 +62,8 @@ impl TokenService for Tokens {
             _ => Right::Vend,
         };
         visitor(&request).may(right).map_err(refused)?;
-        let live = match (room.vend.current(now), wait) {
-            (Ok(live), _) => live,
+        let (live, now) = match (room.vend.current(now), wait) {
+            (Ok(live), _) => (live, now),
             (Err(why), None) => return Err(room.failed(why, now)),
             (Err(_), Some(wait)) => {
                 let _stream = visitor(&request).waits().map_err(refused)?;
@@ -72,7 +72,7 @@ impl TokenService for Tokens {
         };
         room.vends.ok();
         visitor(&request).vended(&live.token);
-        Ok(Response::new(Vended::from(&*live)))
+        Ok(Response::new(Vended::from_frame(&framed(&live, now))))
     }
 
     async fn watch_token(
@@ -113,8 +113,8 @@ impl TokenService for Tokens {
 }
 
 impl Tokens {
-    /// The first token that can be vended within so much time.
-    async fn awaited(&self, wait: Duration) -> Result<Arc<Live>, Status> {
+    /// The first token that can be vended within so much time, and when that was found.
+    async fn awaited(&self, wait: Duration) -> Result<(Arc<Live>, Stamp), Status> {
         let room = &self.room;
         let mut changes = room.vend.watch();
         let _watcher = Watcher::new(&room.watchers);
@@ -122,7 +122,7 @@ impl Tokens {
         loop {
             let now = room.clock.now();
             let why = match room.vend.current(now) {
-                Ok(live) => return Ok(live),
+                Ok(live) => return Ok((live, now)),
                 Err(why) => why,
             };
             tokio::select! {

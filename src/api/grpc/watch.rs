@@ -4,18 +4,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
 use super::Room;
-use super::message::Vended;
+use super::message::{Vended, framed};
 use crate::api::Watcher;
 use crate::api::failure::Failure;
 use crate::caller::Watching;
 use crate::token::Generation;
-use crate::vend::Live;
 
 /// Looks at the snapshot when it is asked for the next message, which is when the connection has room for one: a slow reader skips
 /// what it was too slow for, and holds nothing back but itself.
@@ -42,9 +42,10 @@ impl Watch {
         }
     }
 
-    /// The live token, if it was not sent yet.
-    fn news(&mut self) -> Option<Arc<Live>> {
-        let live = self.room.vend.current(self.room.clock.now()).ok()?;
+    /// The frame of the live token, if it was not sent yet, with the times of this moment.
+    fn news(&mut self) -> Option<Bytes> {
+        let now = self.room.clock.now();
+        let live = self.room.vend.current(now).ok()?;
         let found = Some((live.token.generation, live.suspect));
         if found == self.last {
             return None;
@@ -52,7 +53,7 @@ impl Watch {
         self.last = found;
         self.room.vends.ok();
         self.watching.sent(&live.token);
-        Some(live)
+        Some(framed(&live, now))
     }
 }
 
@@ -64,12 +65,12 @@ impl Stream for Messages {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = Pin::new(&mut self.0).poll_next(cx);
-        next.map(|next| next.map(|live| live.map(|live| Vended::from(&*live))))
+        next.map(|next| next.map(|frame| frame.map(|frame| Vended::from_frame(&frame))))
     }
 }
 
 impl Stream for Watch {
-    type Item = Result<Arc<Live>, Status>;
+    type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.ended {

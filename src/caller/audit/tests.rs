@@ -118,7 +118,14 @@ fn every_line_is_the_documented_one() {
         .unwrap_err();
     house.callers.operated(UNIX, "refresh", "not_now");
     house.callers.operator_refused(other, "log", "not_local");
-    let written = house.lines(13).join("\n") + "\n";
+    // Of these, lines are missing for ten seconds.
+    let audit = &house.callers.audit;
+    audit.skip(&audit.strangers);
+    audit.skip(&audit.strangers);
+    audit.skip(orders.share());
+    house.clock.set(at(100));
+    house.callers.operated(UNIX, "log", "changed");
+    let written = house.lines(16).join("\n") + "\n";
     let documented = include_str!("../../../tests/golden/audit.txt");
     assert_eq!(written, documented, "\n{written}");
 }
@@ -141,55 +148,119 @@ fn a_generation_is_told_once_for_each_caller() {
     assert_eq!(generations, [7.into(), 8.into(), 9.into(), Value::Null]);
 }
 
+/// All lines of a file, once those that were told before this are there.
+fn told(house: &House) -> Vec<Value> {
+    // This is never left out.
+    house.visitor(LOOPBACK, None).vended(&token(999));
+    let parsed = |line: &String| serde_json::from_str::<Value>(line).unwrap();
+    let read = || house.lines(1).iter().map(parsed).collect::<Vec<_>>();
+    let mut read = std::iter::repeat_with(read).take(1_000_000);
+    read.find(|lines| lines.iter().any(|it| it["generation"] == 999))
+        .expect("the line is told")
+}
+
+fn left_out(lines: &[Value], caller: &str) -> u64 {
+    let of = |line: &&Value| line["event"] == "left_out" && line["caller"] == caller;
+    let counts = lines.iter().filter(of);
+    counts.map(|line| line["lines"].as_u64().unwrap()).sum()
+}
+
 #[test]
 fn a_flood_of_refusals_is_left_out_counted_and_hides_nothing_else() {
     let house = House::open();
     let visitor = house.visitor(LOOPBACK, None);
-    for _ in 0..1_000_000 {
+    const FLOOD: u64 = 100_000;
+    for _ in 0..FLOOD {
         visitor.refused(Refusal::Unmarked);
     }
+    // Another caller, and those without a name, are told of all the same.
+    let other = Peer::Other("10.1.2.3:4000".parse().unwrap());
+    let orders = house.visitor(other, Some("spiffe://prod/ns/shop/sa/orders"));
+    orders.may(Right::Report).unwrap_err();
+    let stranger = house.visitor(other, Some("spiffe://dev/x"));
+    stranger.known().unwrap_err();
     visitor.vended(&token(7));
-    let read = |lines: &[String]| -> Vec<Value> {
-        let read = |line: &String| serde_json::from_str(line).unwrap();
-        lines.iter().map(read).collect()
-    };
-    let find = |lines: &[Value]| {
+    house.clock.set(at(10));
+    house.callers.operated(UNIX, "refresh", "refreshing");
+    let lines = told(&house);
+    let of = |caller: &str, event: &str| {
         let mut lines = lines.iter();
-        lines.find(|line| line["event"] == "first_vend").cloned()
+        lines.any(|line| line["caller"] == caller && line["event"] == event)
     };
-    let there = std::iter::repeat_with(|| read(&house.lines(1)));
-    let mut there = there.take(1_000_000).skip_while(|it| find(it).is_none());
-    let lines = there.next().expect("the vend is told");
-    // A hundred at once, ten more for each second that the flood took, and each line says how many are missing before it.
-    let left_out = |line: &Value| line["left_out"].as_u64().unwrap_or(0);
-    let told = lines.len() as u64 - 1;
-    assert_eq!(told + lines.iter().map(left_out).sum::<u64>(), 1_000_000);
-    assert!((100..10_000).contains(&told), "{told}");
+    assert!(of("orders", "refused") && of("local", "first_vend"));
+    assert!(lines.iter().any(|line| line["outcome"] == "unknown_caller"));
+    // A hundred at once, and one more for each second that the flood took.
+    let refused = lines.iter().filter(|line| line["outcome"] == "unmarked");
+    let refused = refused.count() as u64;
+    assert_eq!(refused + left_out(&lines, "local"), FLOOD);
+    assert!((100..1_000).contains(&refused), "{refused}");
 }
 
 #[test]
-fn a_flood_of_watches_hides_no_operator_and_no_report() {
+fn a_flood_of_watches_is_bounded_by_its_caller_and_hides_nothing_of_others() {
+    let house = House::open();
+    let local = house.visitor(LOOPBACK, None);
+    let before = local.watches().unwrap();
+    const FLOOD: u64 = 20_000;
+    for _ in 0..FLOOD {
+        drop(local.watches().unwrap());
+    }
+    let other = Peer::Other("10.1.2.3:4000".parse().unwrap());
+    let orders = house.visitor(other, Some("spiffe://prod/ns/shop/sa/orders"));
+    drop(orders.watches().unwrap());
+    local.reported(Generation(7), "stale_generation");
+    drop(before);
+    house.clock.set(at(10));
+    house.callers.operated(UNIX, "refresh", "refreshing");
+    let lines = told(&house);
+    let count = |caller: &str, event: &str| {
+        let lines = lines.iter();
+        let of = lines.filter(|line| line["caller"] == caller && line["event"] == event);
+        of.count() as u64
+    };
+    assert_eq!(count("orders", "stream_opened"), 1);
+    assert_eq!(count("orders", "stream_closed"), 1);
+    assert_eq!(count("local", "report"), 1);
+    // A watch is told whole or not at all.
+    let opened = count("local", "stream_opened");
+    assert_eq!(opened, count("local", "stream_closed"));
+    assert!((1_000..2_000).contains(&opened), "{opened}");
+    assert_eq!(2 * opened + left_out(&lines, "local"), 2 * (FLOOD + 1));
+    assert_eq!(left_out(&lines, "orders"), 0);
+}
+
+#[test]
+fn an_operator_that_floods_hides_no_other_one() {
+    let house = House::open();
+    for _ in 0..20_000 {
+        house.callers.operated(UNIX, "refresh", "not_now");
+        house.callers.operator_refused(LOOPBACK, "log", "browser");
+    }
+    house.callers.operated(LOOPBACK, "refresh", "refreshing");
+    house.callers.operator_refused(UNIX, "log", "unmarked");
+    let lines = told(&house);
+    assert!(lines.iter().any(|line| line["outcome"] == "refreshing"));
+    assert!(lines.iter().any(|line| line["outcome"] == "unmarked"));
+    assert!(lines.len() < 3_000, "{}", lines.len());
+}
+
+#[test]
+fn what_is_missing_at_the_end_is_told_at_the_end() {
     let house = House::open();
     let visitor = house.visitor(LOOPBACK, None);
-    let until_told = |generation| {
-        visitor.vended(&token(generation));
-        let told = || house.lines(1).join("\n");
-        let found = format!(r#""generation":{generation},"#);
-        let mut told = std::iter::repeat_with(told).take(1_000_000);
-        told.find(|it| it.contains(&found)).unwrap()
-    };
-    // Each turn fits into the queue before the file, and all together are more than what is told of at once.
-    for turn in 0..12 {
-        for _ in 0..1_000 {
-            drop(visitor.watches().unwrap());
-        }
-        until_told(100 + turn);
+    for _ in 0..1_000 {
+        visitor.refused(Refusal::Unmarked);
     }
-    visitor.reported(Generation(7), "stale_generation");
-    house.callers.operated(UNIX, "refresh", "refreshing");
-    let told = until_told(200);
-    assert!(told.contains(r#""event":"report""#));
-    assert!(told.contains(r#""event":"operator""#));
+    let (file, _folder) = (house.file.clone(), house._folder);
+    drop((visitor, house.callers));
+    let text = fs::read_to_string(file).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let last = lines.last().unwrap();
+    assert_eq!(last["event"], "left_out");
+    assert_eq!(lines.len() as u64 - 1 + left_out(&lines, "local"), 1_000);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Desk;
-use crate::clock::Stamp;
+use crate::clock::{Clock as _, Stamp};
 use crate::record::{Record, Slot};
 
 /// The record's past and its waits, as of one moment.
@@ -72,7 +72,10 @@ struct Parked {
 
 impl Shown {
     pub(super) fn new(record: &Record, desk: &Desk, now: Stamp) -> Self {
-        let wall = |at: Stamp| Stamp::at_boot(now, at.boot).wall;
+        let wall = |at: Stamp| at.shown(now);
+        // Of what a writer on another boot did not carry over, only the wall time is known.
+        let ours = record.written.boot_id == desk.clock.boot_id();
+        let as_written = |at: Stamp| if ours { wall(at) } else { at.wall };
         let ahead = |at: Stamp| (at.boot > now.boot).then(|| wall(at));
         let counting = record
             .ledger
@@ -84,15 +87,15 @@ impl Shown {
             account: record.account.clone(),
             record: desk.register.path().display().to_string(),
             revision: record.revision,
-            written_at: record.written.at.wall,
+            written_at: as_written(record.written.at),
             written_by: record.written.holder.clone(),
             at: now.wall,
             generation: record.generation.0,
             token: record.token.as_ref().map(|token| Token {
                 generation: token.generation.0,
                 fingerprint: token.secret.fingerprint(),
-                issued_at: token.issued_at.wall,
-                expires_at: token.expires_at.wall,
+                issued_at: token.issued_at.shown_beside(token.expires_at, now),
+                expires_at: token.expires_at.shown_expiry(now),
                 live: !token.expired(now),
             }),
             limit: desk.config.rules.budget.limit.get(),
@@ -107,7 +110,7 @@ impl Shown {
                 until: probation.until.map(wall),
             }),
             parked: record.parked.as_ref().map(|parked| Parked {
-                since: parked.since.wall,
+                since: as_written(parked.since),
                 retry_at: wall(parked.retry_at),
                 reason: parked.reason.clone(),
             }),
@@ -217,8 +220,8 @@ impl Row {
             class: slot.class.name(),
             trigger: slot.trigger.name(),
             outcome: slot.outcome.name(),
-            reserved_at: Stamp::at_boot(now, slot.reserved_at.boot).wall,
-            frees_at: Stamp::at_boot(now, slot.frees_at.boot).wall,
+            reserved_at: slot.reserved_at.shown_beside(slot.frees_at, now),
+            frees_at: slot.frees_at.shown(now),
             frees_in: slot.frees_at.boot.saturating_sub(now.boot),
         }
     }

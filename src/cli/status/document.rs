@@ -110,7 +110,7 @@ impl Document {
     }
 
     /// True if nothing in it has changed but what time passing changes: the same token in the same state, the same slots, attempts
-    /// and troubles, and the next attempt at the same time, give or take a second.
+    /// and troubles, and the next attempt and the parking at the same times, give or take a second.
     pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
         let token = |it: &Self| {
             let token = it.token.as_ref();
@@ -134,17 +134,18 @@ impl Document {
         };
         let parked = |it: &Self| it.parked.as_ref().map(|parked| parked.since);
         let at = |it: &Self| it.next.as_ref().map(|next| next.at);
-        let same_time = match (at(self), at(other)) {
+        // Both are reckoned anew each time, from two clocks that are read one after the other.
+        let same_time = |of: &dyn Fn(&Self) -> Option<Timestamp>| match (of(self), of(other)) {
             (Some(one), Some(two)) => one.duration_since(two).as_millis().abs() < 1000,
             (one, two) => one == two,
         };
-        same_time
+        same_time(&at)
+            && same_time(&parked)
             && token(self) == token(other)
             && slots(self) == slots(other)
             && made(self) == made(other)
             && trouble(self) == trouble(other)
             && next(self) == next(other)
-            && parked(self) == parked(other)
             && self.minting == other.minting
             && self.register.up == other.register.up
     }

@@ -17,9 +17,12 @@ use crate::vend::status::{
     Status, TokenStatus, Trouble,
 };
 
-fn at(minutes: i64) -> Timestamp {
+fn at(minutes: i64) -> Stamp {
     let noon: Timestamp = "2026-07-01T12:00:00Z".parse().unwrap();
-    noon + SignedDuration::from_mins(minutes)
+    Stamp {
+        wall: noon + SignedDuration::from_mins(minutes),
+        boot: Duration::ZERO,
+    }
 }
 
 /// A daemon twenty minutes into a token's life, with one lost attempt behind it.
@@ -67,10 +70,7 @@ fn status() -> Status {
             slots: vec![slot(41, "lost", -2), slot(42, "minted", 0)],
         },
         next: Some(NextStatus {
-            at: Stamp {
-                wall: at(27),
-                boot: Duration::ZERO,
-            },
+            at: at(27),
             class: "routine",
             trigger: "schedule",
             waiting_for: "schedule",
@@ -158,7 +158,7 @@ fn states() -> Vec<(&'static str, Status)> {
         it.at = Some(at(28));
         it.minting = Some(Generation(43));
         let next = it.next.as_mut().unwrap();
-        (next.at.wall, next.waiting_for) = (at(28), "nothing");
+        (next.at, next.waiting_for) = (at(28), "nothing");
         it.budget.slots.push(SlotStatus {
             outcome: "begun",
             ..it.budget.slots[1].clone()
@@ -167,7 +167,7 @@ fn states() -> Vec<(&'static str, Status)> {
     add("suspect", &|it| {
         it.token.as_mut().unwrap().suspect = true;
         let next = it.next.as_mut().unwrap();
-        next.at.wall = at(23);
+        next.at = at(23);
         (next.class, next.trigger, next.waiting_for) = ("reported", "report", "pace");
     });
     let throttled = |it: &mut Status| {
@@ -179,7 +179,7 @@ fn states() -> Vec<(&'static str, Status)> {
         it.attempts[0].detail = it.trouble.as_ref().map(|trouble| trouble.detail.clone());
         let next = it.next.as_mut().unwrap();
         (next.class, next.trigger, next.waiting_for) = ("urgent", "expiry", "budget");
-        next.at.wall = at(72);
+        next.at = at(72);
         let slot = |minutes| SlotStatus {
             frees_at: at(72 + minutes),
             ..it.budget.slots[0].clone()
@@ -269,6 +269,17 @@ fn time_alone_changes_nothing_until_it_ends_a_token() {
     let (before, mut after) = (document(&status()), status());
     after.at = Some(at(25));
     assert!(before.says_the_same_as(&document(&after)));
+    let parked = |microseconds| {
+        let since = at(10).plus(Duration::from_micros(microseconds));
+        let mut parked = status();
+        parked.parked = Some(ParkedStatus {
+            since,
+            reason: String::new(),
+        });
+        document(&parked)
+    };
+    assert!(parked(0).says_the_same_as(&parked(3)));
+    assert!(!parked(0).says_the_same_as(&parked(60_000_000)));
     after.at = Some(at(60));
     assert!(
         !before.says_the_same_as(&document(&after)),

@@ -9,7 +9,7 @@ use super::super::raw::Written;
 use super::tls::Doors;
 use crate::caller::audit;
 use crate::caller::rule::{LOCAL, Named, OPERATOR, Rate, Right, Rights, San};
-use crate::listener::Address;
+use crate::listener::{Address, OVERFLOW, Overflow};
 
 /// Every caller that the settings name, in the order of their names.
 pub(super) fn callers(written: &mut Written) -> Vec<Named> {
@@ -128,8 +128,8 @@ fn named(written: &mut Written, name: &str) -> Option<Named> {
     }
     let caller = Named {
         name: name.to_owned(),
-        uids: ids(written, &path("uids")),
-        gids: ids(written, &path("gids")),
+        uids: users(written, &path("uids")),
+        gids: groups(written, &path("gids")),
         sans: sans(written, &path("sans")),
         may: rights(written, &path("may")),
         rate: rate(written, &path("rate"), &path("burst")),
@@ -165,11 +165,35 @@ fn is_a_name(name: &str) -> bool {
         && name.bytes().all(plain)
 }
 
-/// Numbers of users or groups.
-pub(super) fn ids(written: &mut Written, path: &str) -> Vec<u32> {
-    items(written, path, |text| {
-        text.parse()
-            .map_err(|_| "it is no number of a user or a group; expected such as 1000".to_owned())
+/// Numbers of users.
+pub(super) fn users(written: &mut Written, path: &str) -> Vec<u32> {
+    let is_nobody = |uid| OVERFLOW.is_user(uid);
+    ids(written, path, "user", is_nobody, Overflow::UID_FILE)
+}
+
+/// Numbers of groups.
+pub(super) fn groups(written: &mut Written, path: &str) -> Vec<u32> {
+    let is_nobody = |gid| OVERFLOW.is_group(gid);
+    ids(written, path, "group", is_nobody, Overflow::GID_FILE)
+}
+
+fn ids(
+    written: &mut Written,
+    path: &str,
+    what: &str,
+    is_nobody: impl Fn(u32) -> bool,
+    file: &str,
+) -> Vec<u32> {
+    items(written, path, |text| match text.parse() {
+        Err(_) => Err("it is no number of a user or a group; expected such as 1000".to_owned()),
+        Ok(u32::MAX) => Err(format!(
+            "it means no {what} to the kernel; name another one"
+        )),
+        Ok(id) if is_nobody(id) => Err(format!(
+            "in a user namespace the kernel shows it of every process whose {what} is not mapped ({file}), so it would let all of \
+             those in; run the process as a {what} of its own, and name that one"
+        )),
+        Ok(id) => Ok(id),
     })
 }
 

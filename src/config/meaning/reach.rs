@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::problems::is_showable;
 use super::super::raw::Written;
 use super::super::{Admin, Grpc, Http, Secured};
-use super::callers::ids;
+use super::callers::{groups, users};
 use super::sockets;
 use crate::listener::Address;
 
@@ -67,8 +67,8 @@ pub(super) fn admin(written: &mut Written) -> Option<Admin> {
         listen: addresses(written, "admin.listen"),
         hosts: hosts(written, "admin.hosts"),
         socket: sockets::access(written, "admin"),
-        uids: ids(written, "admin.uids"),
-        gids: ids(written, "admin.gids"),
+        uids: users(written, "admin.uids"),
+        gids: groups(written, "admin.gids"),
         tls: secured(written, "admin.tls"),
         startup_grace: written.length("admin.startup_grace")?,
     })

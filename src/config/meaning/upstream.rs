@@ -212,6 +212,7 @@ pub(super) fn issuer(
     Some(truecaller::Settings {
         mint_url,
         timeout: rules.timeout,
+        in_flight: rules.budget.in_flight,
         lifetime: rules.lifetime,
     })
 }

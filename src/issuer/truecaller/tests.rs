@@ -1,3 +1,4 @@
+use super::connection::{Connection, Entrance};
 use super::*;
 
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -201,7 +202,7 @@ fn an_intermediarys_redirect_names_its_host_alone_and_no_key() {
             "https://user:secret@portal.example/login?key=the-api-key",
             " to portal.example",
         ),
-        ("https://the-api-key.example/", " to ….example"),
+        ("https://the-api-key.example/", " to …"),
         ("/login", ""),
         ("not a url", ""),
     ] {
@@ -231,24 +232,6 @@ fn retry_after_is_read_as_seconds_or_as_a_date() {
     assert_eq!(wait("soon"), None);
 }
 
-#[test]
-fn the_operator_reads_the_slug_but_never_a_key() {
-    let Answer::Refused { detail, .. } = judged(
-        400,
-        &[],
-        r#"{"slug":"invalid-input","message":"api_key the-api-key of the-key-id\nis wrong"}"#,
-    ) else {
-        panic!("not refused")
-    };
-    let expected = format!("400 / invalid-input / api_key … of … is wrong ({LOOK_AT})");
-    assert_eq!(detail, expected);
-    let long = format!(r#"{{"slug":"x","message":"{}"}}"#, "y".repeat(5000));
-    let Answer::Refused { detail, .. } = judged(400, &[], &long) else {
-        panic!("not refused")
-    };
-    assert!(detail.len() < 350);
-}
-
 /// A clock that stands still.
 struct Still(Stamp);
 
@@ -271,6 +254,7 @@ async fn nothing_is_sent_once_the_reservation_is_too_old() {
             .parse()
             .unwrap(),
         timeout: Duration::from_millis(200),
+        in_flight: Duration::from_secs(1),
         lifetime: LIFETIME,
     };
     let now = journey().sent_at;
@@ -326,6 +310,7 @@ async fn nothing_is_sent_by_a_machine_that_slept_while_it_connected() {
             .parse()
             .unwrap(),
         timeout: Duration::from_secs(5),
+        in_flight: Duration::from_secs(60),
         lifetime: LIFETIME,
     };
     let now = journey().sent_at;
@@ -335,9 +320,128 @@ async fn nothing_is_sent_by_a_machine_that_slept_while_it_connected() {
         let patience = Some(Duration::from_secs(5));
         stream.set_read_timeout(patience).unwrap();
         let mut first = [0; 1];
-        stream.read(&mut first).unwrap()
+        stream.read(&mut first).is_ok_and(|count| count > 0)
     });
     let answer = issuer.mint(&key(), now.boot).await;
-    assert_eq!(server.join().unwrap(), 0, "a byte of the request arrived");
+    assert!(!server.join().unwrap(), "a byte of the request arrived");
     assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
+}
+
+/// An issuer of these lengths at this address, for which time stands still.
+fn issuer(listener: &std::net::TcpListener, timeout: Duration, in_flight: Duration) -> Truecaller {
+    let settings = Settings {
+        mint_url: format!("http://{}/token", listener.local_addr().unwrap())
+            .parse()
+            .unwrap(),
+        timeout,
+        in_flight,
+        lifetime: LIFETIME,
+    };
+    Truecaller::new(settings, Arc::new(Still(journey().sent_at))).unwrap()
+}
+
+#[tokio::test]
+async fn the_system_repeats_a_request_no_longer_than_its_slot_counts() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (timeout, in_flight) = (Duration::from_secs(10), Duration::from_secs(60));
+    let issuer = issuer(&listener, timeout, in_flight);
+    let reserved_at = journey().sent_at.boot;
+    let after = |wait: u64| {
+        let sent_at = journey().sent_at.plus(Duration::from_secs(wait));
+        issuer.delivery(reserved_at + timeout, sent_at).user_timeout
+    };
+    // Half of what is left of the slot's time, and no more than an attempt takes anyway.
+    assert_eq!(after(0), Duration::from_secs(10));
+    assert_eq!(after(9), Duration::from_secs(10));
+    let tight = Truecaller {
+        settings: Settings {
+            in_flight: timeout * 2,
+            ..issuer.settings.clone()
+        },
+        ..issuer
+    };
+    let left = |wait| {
+        let sent_at = journey().sent_at.plus(Duration::from_secs(wait));
+        tight.delivery(reserved_at + timeout, sent_at).user_timeout
+    };
+    assert_eq!(left(0), Duration::from_secs(5));
+    assert_eq!(left(10), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_connection_is_reset_by_whatever_closes_it_before_an_answer() {
+    use crate::issuer::Delivery;
+    use rustix::net::sockopt::{socket_linger, tcp_user_timeout};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    let second = Duration::from_secs(1);
+    for (wanted, milliseconds) in [(second, 1_000), (Duration::ZERO, 1)] {
+        let delivery = Delivery {
+            resets: true,
+            user_timeout: wanted,
+        };
+        let connection = Connection::open(&url, second, delivery).await.unwrap();
+        let socket = connection.socket();
+        assert_eq!(socket_linger(socket).unwrap(), Some(Duration::ZERO));
+        assert_eq!(tcp_user_timeout(socket).unwrap(), milliseconds);
+    }
+}
+
+#[tokio::test]
+async fn whatever_comes_before_an_answer_is_read_only_so_far() {
+    use std::io::{Read, Write};
+
+    let floods: [(&str, &[u8]); 3] = [
+        ("", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        ("HTTP/1.1 200 OK\r\n", b"X-More: 1\r\n"),
+        ("HTTP/1.1 200 OK\r\nX-More: ", b"aaaaaaaa"),
+    ];
+    for (head, piece) in floods {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let issuer = issuer(&listener, Duration::from_secs(30), Duration::from_secs(60));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 1]).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            let pieces = piece.repeat(1_000);
+            while stream.write_all(&pieces).is_ok() {}
+        });
+        let answer = issuer.mint(&key(), journey().sent_at.boot).await;
+        server.join().unwrap();
+        let Answer::Lost {
+            answered: false,
+            detail,
+        } = answer
+        else {
+            panic!("{answer:?}")
+        };
+        println!("{detail}");
+    }
+}
+
+#[tokio::test]
+async fn no_other_process_is_let_in_where_the_client_goes() {
+    let entrance = Entrance::new().unwrap();
+    let name = entrance.name().trim_start_matches('\0').to_owned();
+    let script = "import socket, sys\n\
+                  it = socket.socket(socket.AF_UNIX)\n\
+                  it.connect('\\0' + sys.argv[1])\n\
+                  print(it.recv(1), flush=True)";
+    let mut stranger = tokio::process::Command::new("python3");
+    stranger.args(["-c", script, &name]);
+    let stranger = stranger
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let name = entrance.name().to_owned();
+    let accepted = entrance.accept();
+    tokio::pin!(accepted);
+    let said = tokio::select! {
+        said = stranger.wait_with_output() => said.unwrap(),
+        _ = &mut accepted => panic!("the stranger was let in"),
+    };
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "b''\n");
+    let (accepted, connected) = tokio::join!(accepted, tokio::net::UnixStream::connect(&name));
+    assert!(accepted.is_ok() && connected.is_ok());
 }

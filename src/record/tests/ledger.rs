@@ -20,8 +20,8 @@ struct Mint {
     frees: u64,
     /// The process that makes it still lives.
     pending: bool,
-    /// The wall clock's error under which it was carried to another boot for the first time.
-    origin: Option<i64>,
+    /// When it frees by a wall clock with the skew added, and that clock's error, if it was carried to another boot.
+    origin: Option<(u64, i64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -188,24 +188,22 @@ impl Model {
         self.wrote();
     }
 
-    /// What a slot is reckoned from on another boot, and the skew that must still be added: none where it was added before, as long
-    /// as the wall clock was not stepped since.
-    fn base(&self, mint: &Mint) -> ((u64, i64), u64) {
+    /// When a slot frees by a wall clock with the skew added once, and that clock's error; anew if the wall clock was stepped since.
+    fn origin(&self, mint: &Mint) -> (u64, i64) {
         let stepped = (self.written.1 - self.carried.1).unsigned_abs() > self.skew;
-        match mint.origin {
-            Some(_) if !stepped => (self.carried, 0),
-            _ => (self.written, self.skew),
-        }
+        let error = self.written.1;
+        let anew = (
+            mint.frees.checked_add_signed(error).unwrap() + self.skew,
+            error,
+        );
+        mint.origin.filter(|_| !stepped).unwrap_or(anew)
     }
 
     /// The wall clock of another boot: it is ahead of those that slots are reckoned by for the skew at most, the assumption of law 1.
     fn allowed(&self, wall_error: i64) -> i64 {
         let skew = i64::try_from(self.skew).unwrap();
         let counted = self.mints.iter().filter(|mint| mint.frees > self.written.0);
-        let errors = counted.map(|mint| match self.base(mint) {
-            (_, 0) => mint.origin.unwrap(),
-            ((_, error), _) => error,
-        });
+        let errors = counted.map(|mint| self.origin(mint).1);
         errors.fold(wall_error, |allowed, error| allowed.min(error + skew))
     }
 
@@ -213,23 +211,26 @@ impl Model {
     fn reboot(&mut self, off: u64, wall_error: i64) {
         self.now += off;
         self.wall_error = self.allowed(wall_error);
-        let wrote = self.written.0;
-        let elapsed =
-            |base: (u64, i64)| i128::from(self.now - base.0) + i128::from(self.wall_error - base.1);
-        let believed = elapsed(self.written) >= -i128::from(self.skew);
+        let (wrote, error_then) = self.written;
+        let since = i128::from(self.now - wrote) + i128::from(self.wall_error - error_then);
+        let believed = since >= -i128::from(self.skew);
+        let wall = self.now.checked_add_signed(self.wall_error).unwrap();
         let period = self.period();
         let carried = |mint: &Mint| {
-            let (base, skew) = self.base(mint);
-            let elapsed = elapsed(base).max(i128::from(wrote - base.0));
+            let origin = self.origin(mint);
             let left = match mint.frees.saturating_sub(wrote) {
                 0 => 0,
                 _ if !believed => period,
-                _ => u64::try_from(i128::from(mint.frees - base.0 + skew) - elapsed).unwrap_or(0),
+                written => origin
+                    .0
+                    .saturating_sub(wall)
+                    .min(written + self.skew)
+                    .min(period),
             };
-            let origin = mint.origin.filter(|_| skew == 0).unwrap_or(base.1);
+            let anew = (wall + left + self.skew, self.wall_error);
             Mint {
-                frees: self.now + left.min(period),
-                origin: Some(origin),
+                frees: self.now + left,
+                origin: Some(if believed { origin } else { anew }),
                 ..mint.clone()
             }
         };

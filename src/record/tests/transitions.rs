@@ -27,8 +27,8 @@ struct Document {
     claim: Option<usize>,
     /// Attempts that hold a slot, and when each frees.
     slots: Vec<(usize, Moment)>,
-    /// Those of them that come from another boot, with the skew in them.
-    carried: Vec<usize>,
+    /// Those of them that come from another boot, and when they free with the skew added once.
+    carried: Vec<(usize, Moment)>,
     /// Attempts of which the record knows nothing but that they were begun.
     open: Vec<usize>,
 }
@@ -229,7 +229,7 @@ impl Model {
         let frees = counted.min(reserved + period());
         document.slots.retain(|(at, _)| *at != number);
         document.slots.push((number, frees));
-        document.carried.retain(|at| *at != number);
+        document.carried.retain(|(at, _)| *at != number);
         if matches!(how, How::Minted { .. }) {
             document.token = document.token.max(Some(generation));
         }
@@ -237,18 +237,22 @@ impl Model {
 
     fn reboot(&mut self, off: u64) {
         self.now += off;
-        let (wrote, since) = (self.wrote, self.now - self.wrote);
+        let wrote = self.wrote;
         let skew = nanoseconds(rules().skew);
         let Document { slots, carried, .. } = &mut self.document;
-        for (number, frees) in &mut *slots {
-            let skew = if carried.contains(number) { 0 } else { skew };
+        for (number, frees) in slots {
+            let known = carried.iter().find(|(at, _)| at == number);
+            let end = known.map_or(*frees + skew, |(_, end)| *end);
             let left = match frees.saturating_sub(wrote) {
                 0 => 0,
-                left => (left + skew).saturating_sub(since).min(period()),
+                left => (end.saturating_sub(self.now))
+                    .min(left + skew)
+                    .min(period()),
             };
             *frees = self.now + left;
+            carried.retain(|(at, _)| at != number);
+            carried.push((*number, end));
         }
-        *carried = slots.iter().map(|(number, _)| *number).collect();
         self.all_die();
         self.older.clear();
     }
@@ -290,11 +294,12 @@ impl Model {
         // Only a copy was carried here at the same moment.
         let copy = found.lineage == held.lineage;
         for (number, frees) in held.slots {
-            let carried = copy && held.carried.contains(&number);
+            let carried = held.carried.iter().find(|(at, _)| copy && *at == number);
             match found.slots.iter_mut().find(|(at, _)| *at == number) {
                 Some((_, later)) if *later < frees => {
                     *later = frees;
-                    found.carried.retain(|at| carried || *at != number);
+                    found.carried.retain(|(at, _)| *at != number);
+                    found.carried.extend(carried);
                     found.open.retain(|at| *at != number);
                     if held.open.contains(&number) {
                         found.open.push(number);
@@ -303,7 +308,7 @@ impl Model {
                 Some(_) => {}
                 None => {
                     found.slots.push((number, frees));
-                    found.carried.extend(carried.then_some(number));
+                    found.carried.extend(carried);
                     if held.open.contains(&number) {
                         found.open.push(number);
                     }
@@ -519,7 +524,10 @@ impl ReferenceStateMachine for Histories {
             Step::Reboot(off) => model.reboot(off),
             Step::Absurd(Absurd::Slot) => {
                 let now = model.now;
-                model.document.slots[0].1 = now + period();
+                let document = &mut model.document;
+                let slot = &mut document.slots[0];
+                slot.1 = now + period();
+                document.carried.retain(|(at, _)| *at != slot.0);
                 model.all_die();
             }
             Step::Absurd(_) => {}

@@ -94,13 +94,11 @@ impl Daemon {
         captured: &Captured,
     ) -> Self {
         let binary = env!("CARGO_BIN_EXE_bearerd");
-        let script = format!(
-            "ulimit {limit}; exec {binary} serve --config {}",
-            settings.display()
-        );
+        let script = format!("ulimit {limit}; exec \"$0\" serve --config \"$1\"");
         let mut command = Command::new("sh");
         command
-            .args(["-c", &script])
+            .args(["-c", &script, binary])
+            .arg(settings)
             .env_clear()
             .current_dir(folder);
         Self::spawn(command, captured).await

@@ -8,6 +8,7 @@ use bearerd::vend::ReportOutcome;
 use super::{Ask, What, World};
 use crate::clocks::{DAY, HOUR, MILLI, Nanos, SECOND, nanos};
 use crate::faults::{Boundary, Fault, Kind};
+use crate::node::Node;
 use crate::register::{Content, Unknown};
 use crate::setting::{Edge, Store};
 
@@ -35,6 +36,9 @@ impl World {
         self.coverage.fault(fault.kind, until + window);
         if !fault.kind.only_burns() {
             self.trouble_until = self.trouble_until.max(until);
+        }
+        if fault.kind.cuts_tokens_short() {
+            self.clocks_right_since = self.clocks_right_since.max(until + window);
         }
         if fault.kind.is_weather() {
             let once = fault.extra.is_multiple_of(4);
@@ -84,6 +88,14 @@ impl World {
                 let doom = Boundary::ALL[(fault.extra / 12) as usize % Boundary::ALL.len()];
                 self.nodes[node].doom = Some(doom);
             }
+            Kind::Namespaces => self.start_in_namespaces(fault, node),
+            Kind::Checkpoint => self.hide_the_clock(fault, node, until),
+            Kind::OtherVersion => {
+                self.nodes[node].old = !self.nodes[node].old;
+                self.kill(node);
+            }
+            Kind::LongerWindow => self.lengthen_the_window(),
+            Kind::Impossible => self.write_an_impossible_end(),
             Kind::Report => self.push(0, What::Ask(node, Ask::Report)),
             Kind::Flood => self.flood(fault.length),
             Kind::NewKeys => {
@@ -192,6 +204,9 @@ impl World {
         let nobody_lives = self.nodes.iter().all(|node| node.life.is_none());
         self.ever_lost = true;
         let stale = fault.kind == Kind::Stale;
+        if stale && self.clocks_are_hidden() {
+            return;
+        }
         if stale {
             // A wall clock that was set since, and a boot since: then wall clocks do not agree across that boot.
             let boot_id = self.boot_id(0);
@@ -251,8 +266,15 @@ impl World {
         } else if fault.kind == Kind::Reboot && fault.extra.is_multiple_of(4) {
             self.register.wall_ahead - i64::try_from(30 * DAY).expect("it fits")
         } else {
-            self.register.wall_ahead + self.dice.i64(-skew * 95 / 100..=skew * 95 / 100)
+            // Wall clocks agree across all boots, and not only from one to the next.
+            if (self.register.wall_ahead - self.wall_base).abs() > skew / 2 {
+                self.wall_base = self.register.wall_ahead;
+            }
+            self.wall_base + self.dice.i64(-skew * 47 / 100..=skew * 47 / 100)
         };
+        for node in &mut self.nodes {
+            node.hidden &= node.machine != machine;
+        }
         let down_for = fault.length.min(self.setting.period() / 2) + SECOND;
         self.machines[machine].reboot(self.now, down_for, wall_ahead);
     }
@@ -267,11 +289,13 @@ impl World {
             self.machines[machine].wall_ahead = if forward { to } else { -to };
         } else {
             // A clock that is set between a reboot and the first look at the record disagrees across the reboot.
-            let boot_id = self.boot_id(node);
-            if self
-                .register
-                .record()
-                .is_some_and(|it| it.written.boot_id != boot_id)
+            let ids: Vec<_> = (0..self.nodes.len())
+                .map(|node| self.boot_id(node))
+                .collect();
+            let record = self.register.record();
+            if record.is_some_and(|it| ids.iter().any(|id| *id != it.written.boot_id))
+                || self.nodes.iter().any(|node| node.moves > 0)
+                || self.clocks_are_hidden()
             {
                 return;
             }
@@ -284,6 +308,110 @@ impl World {
                 self.push(after, What::Ask(other, Ask::Tick));
             }
         }
+    }
+
+    /// Some process's boot clock is another's, and its kernel's files do not say so.
+    fn clocks_are_hidden(&self) -> bool {
+        self.register.hidden || self.nodes.iter().any(|node| node.hidden)
+    }
+
+    /// The next starts of a node are in other time namespaces: in two by turns, or in ones that are each a little further ahead.
+    fn start_in_namespaces(&mut self, fault: &Fault, node: usize) {
+        let machine = &self.machines[self.nodes[node].machine];
+        let off = (machine.wall_ahead - self.register.wall_ahead).unsigned_abs();
+        if self.nodes[node].hidden || off > self.setting.skew() {
+            return;
+        }
+        self.nodes[node].moves = 10 + (fault.extra % 50) as u32;
+        self.kill(node);
+    }
+
+    /// Another time namespace than the last.
+    pub(super) fn move_on(&mut self, node: usize) {
+        let skew = self.setting.skew();
+        let far = [HOUR, DAY, 2 * DAY][node % 3];
+        let Node { shift, moves, .. } = &mut self.nodes[node];
+        *shift = match (*moves % 5, *shift) {
+            (0, shift) if shift < 10 * skew => shift + self.dice.u64(0..skew * 9 / 10 + 1),
+            (_, 0) => far,
+            _ => 0,
+        };
+    }
+
+    /// A process starts with a boot clock that is ahead, as after a restored checkpoint; wall clocks agree meanwhile.
+    fn hide_the_clock(&mut self, fault: &Fault, node: usize, until: Nanos) {
+        let machine = &self.machines[self.nodes[node].machine];
+        let off = (machine.wall_ahead - self.register.wall_ahead).unsigned_abs();
+        let moved = self
+            .nodes
+            .iter()
+            .any(|node| node.moves > 0 || node.shift > 0);
+        if off > self.setting.skew() / 4 || moved || self.clocks_are_hidden() || machine.ppm != 0 {
+            return;
+        }
+        self.nodes[node].shift = HOUR + fault.extra % (2 * DAY);
+        self.nodes[node].hidden = true;
+        self.kill(node);
+        self.push(until - self.now, What::Unhide(node));
+    }
+
+    /// The next process has its machine's boot clock again.
+    pub(super) fn unhide(&mut self, node: usize) {
+        if self.nodes[node].hidden {
+            (self.nodes[node].shift, self.nodes[node].hidden) = (0, false);
+            if self.nodes[node].life.is_some() {
+                self.kill(node);
+            }
+        }
+    }
+
+    /// Once in a world: a quarter more, for everybody at once.
+    fn lengthen_the_window(&mut self) {
+        let mut rules = self.setting.rules.clone();
+        rules.budget.window += rules.budget.window / 4;
+        rules.budget.margin = rules.budget.window / 15;
+        rules.lead = rules.lead.max(rules.budget.period());
+        if self.lengthened || rules.lead >= rules.lifetime {
+            return;
+        }
+        self.lengthened = true;
+        self.upstream.lengthen(nanos(rules.budget.window));
+        self.laws.lengthen(rules.clone(), self.now);
+        self.setting.rules = rules;
+        for node in 0..self.nodes.len() {
+            self.kill(node);
+        }
+    }
+
+    /// The boot times of the token are those of another clock, so far ahead that no token lives for as long.
+    fn write_an_impossible_end(&mut self) {
+        let far = 3 * self.setting.rules.lifetime;
+        let ahead = |node: &Node| self.machines[node.machine].wall_ahead;
+        let off = |node: &Node| (ahead(node) - self.register.wall_ahead).unsigned_abs();
+        let agree = self
+            .nodes
+            .iter()
+            .all(|node| off(node) <= self.setting.skew());
+        if self.clocks_are_hidden() || !agree {
+            return;
+        }
+        let Content::Kept(record) = &self.register.content else {
+            return;
+        };
+        let mut next = record.clone();
+        let Some(token) = &mut next.token else { return };
+        for at in [
+            &mut token.issued_at,
+            &mut token.refresh_at,
+            &mut token.expires_at,
+        ] {
+            at.boot += far;
+        }
+        next.revision += 1;
+        let wall_ahead = self.register.wall_ahead;
+        self.register.hidden = true;
+        self.register.put(next, wall_ahead);
+        self.tell_others(usize::MAX);
     }
 
     /// Everything is well again. Then every node must come to a token.
@@ -300,7 +428,9 @@ impl World {
             (healed.frozen_until, healed.cut_until) = (now, now);
             (healed.doom, healed.loops, healed.keys) = (None, 0, (9, 1));
             healed.halts = None;
-            if healed.life.is_none() {
+            (healed.moves, healed.old) = (0, false);
+            self.unhide(node);
+            if self.nodes[node].life.is_none() {
                 self.push(2 * SECOND, What::Start(node));
             }
             self.push(5 * SECOND, What::Ask(node, Ask::Keys));

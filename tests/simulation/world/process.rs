@@ -36,7 +36,11 @@ impl World {
         self.nodes[node].life = Some(Life::new(number, &self.setting, self.boot_id(node), seed));
         self.tell(|| format!("node {node} starts as holder-{number}"));
         self.give_keys(node);
-        if self.nodes[node].loops > 0 && self.now >= self.quiet_until {
+        if self.nodes[node].moves > 0 && self.now >= self.quiet_until {
+            self.nodes[node].moves -= 1;
+            let dooms = [Boundary::Loading, Boundary::StoreSent, Boundary::StoreDone];
+            self.nodes[node].doom = Some(dooms[self.dice.usize(0..dooms.len())]);
+        } else if self.nodes[node].loops > 0 && self.now >= self.quiet_until {
             self.nodes[node].loops -= 1;
             let doom = Boundary::ALL[self.dice.usize(0..Boundary::ALL.len())];
             self.nodes[node].doom = Some(doom);
@@ -57,6 +61,9 @@ impl World {
         self.last_death = self.now;
         self.nodes[node].died_at = self.now;
         self.nodes[node].doom = None;
+        if self.nodes[node].moves > 0 {
+            self.move_on(node);
+        }
         let down = match self.dice.u8(0..8) {
             0 => self.dice.u64(0..self.setting.period()),
             1..4 => self.dice.u64(0..20 * SECOND),
@@ -114,8 +121,7 @@ impl World {
         life.turn += 1;
         let (number, turn) = (life.number, life.turn);
         if let Some(wake) = life.wake(now).filter(|at| *at < Duration::MAX / 4) {
-            let machine = &self.machines[self.nodes[node].machine];
-            let at = machine.when(wake, self.now);
+            let at = self.when(node, wake);
             self.push(at - self.now, What::Wake(node, number, turn));
         }
         self.look(node);

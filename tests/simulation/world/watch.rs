@@ -90,8 +90,7 @@ impl World {
         if issued.revoked {
             return 0;
         }
-        let machine = &self.machines[self.nodes[node].machine];
-        let given_up = machine.reaches(vended.token.expires_at, self.now);
+        let given_up = self.reaches(node, vended.token.expires_at);
         issued.end.min(given_up)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bearerd::clock::Stamp;
-use bearerd::issuer::Answer;
+use bearerd::issuer::{Answer, Delivery};
 use bearerd::keeper::Input;
 use bearerd::record::{Record, RegisterError, Slot, Swapped, Version};
 
@@ -16,6 +16,7 @@ use crate::laws::Epoch;
 use crate::node::{Life, Write};
 use crate::register::{Unknown, down};
 use crate::setting::Edge;
+use crate::upstream::index_of;
 
 /// A write on its way.
 pub struct Swap {
@@ -45,6 +46,16 @@ pub struct Request {
     /// How long the answer takes, if it comes in time.
     back: Option<Nanos>,
     extra: u64,
+}
+
+/// What a build of format 1.0 does not write again.
+fn forget_what_is_new(record: &mut Record) {
+    for slot in &mut record.ledger {
+        (slot.lengths, slot.carried) = (None, false);
+    }
+    if let Some(unknown) = &mut record.probation {
+        unknown.period = None;
+    }
 }
 
 impl World {
@@ -154,7 +165,13 @@ impl World {
         if self.register.version() != swap.seen {
             return;
         }
-        let (node, next) = (swap.node, swap.next);
+        let (node, mut next) = (swap.node, swap.next);
+        if self.nodes[node].old {
+            forget_what_is_new(&mut next);
+        }
+        if swap.write == Write::Reserve {
+            self.is_called_for(&next);
+        }
         let before = self.register.record();
         self.laws.replaced(before, &next);
         let own = |slot: &&Slot| slot.attempt == next.generation;
@@ -189,6 +206,7 @@ impl World {
         }
         let wall_ahead = self.machines[self.nodes[node].machine].wall_ahead;
         let generation = next.generation;
+        self.register.hidden = self.nodes[node].hidden;
         self.register.put(next, wall_ahead);
         self.tell(|| {
             format!(
@@ -197,6 +215,23 @@ impl World {
             )
         });
         self.tell_others(node);
+    }
+
+    /// While all clocks are right, no token is replaced long before it is due.
+    fn is_called_for(&self, next: &Record) {
+        let Some(token) = next.token.as_ref() else {
+            return;
+        };
+        let index = usize::try_from(index_of(&token.secret)).expect("an index");
+        let issued = self.upstream.tokens[index];
+        let drifts = self.machines.iter().any(|machine| machine.ppm != 0);
+        let right = issued.minted > self.clocks_right_since && !drifts;
+        let taken = |slot: &&Slot| slot.attempt == next.generation;
+        let slot = next.ledger.iter().rfind(taken).expect("a slot is taken");
+        if right && !issued.revoked && !self.setting.rules.revokes_previous {
+            self.laws
+                .begun_for_the_schedule(self.now, issued.end, slot.trigger);
+        }
     }
 
     pub(super) fn tell_others(&mut self, writer: usize) {
@@ -239,19 +274,25 @@ impl World {
         let back = leg(&mut self.dice);
         let there = match weather {
             Some(Kind::CountedLate) => self.dice.u64(0..(in_flight - timeout) * 8 / 10),
+            Some(Kind::Retransmitted) => match self.delivered_by_the_system(node, send_by, sent_at)
+            {
+                Some(there) => there,
+                // The system forgot it.
+                None => return self.lose_the_answer(node, number),
+            },
             _ => leg(&mut self.dice),
         };
-        let heard = !matches!(weather, Some(Kind::CountedLate | Kind::AnswerLost));
+        let heard = !matches!(
+            weather,
+            Some(Kind::CountedLate | Kind::AnswerLost | Kind::Retransmitted | Kind::Interim)
+        );
+        if weather == Some(Kind::Interim) {
+            let busy = self.now + self.dice.u64(0..SECOND / 2);
+            self.nodes[node].frozen_until = self.nodes[node].frozen_until.max(busy);
+        }
         let back = (heard && there + back < timeout).then_some(back);
         if back.is_none() {
-            let lost = Answer::Lost {
-                answered: false,
-                detail: String::new(),
-            };
-            self.push(
-                timeout,
-                What::Give(node, number, Box::new(Input::Minted(lost))),
-            );
+            self.lose_the_answer(node, number);
         }
         self.tell(|| {
             format!(
@@ -271,6 +312,47 @@ impl World {
         };
         self.push(there, What::Arrive(Box::new(request)));
         self.dies(node, Boundary::PostSent);
+    }
+
+    /// Nothing is heard until the time-out.
+    fn lose_the_answer(&mut self, node: usize, number: u32) {
+        let lost = Answer::Lost {
+            answered: false,
+            detail: String::new(),
+        };
+        let timeout = nanos(self.setting.rules.timeout);
+        self.push(
+            timeout,
+            What::Give(node, number, Box::new(Input::Minted(lost))),
+        );
+    }
+
+    /// How long a request is on its way that was cut off, and that the system repeats until the way
+    /// is free: never, if it has forgotten it by then. Once in four times the process stands still
+    /// meanwhile, and gives nothing up.
+    fn delivered_by_the_system(
+        &mut self,
+        node: usize,
+        send_by: Duration,
+        sent_at: Stamp,
+    ) -> Option<Nanos> {
+        let rules = &self.setting.rules;
+        let (timeout, in_flight) = (nanos(rules.timeout), nanos(rules.budget.in_flight));
+        let rule = Delivery::of(rules.timeout, rules.budget.in_flight, send_by, sent_at.boot);
+        let stands_still = self.dice.u8(0..4) == 0;
+        let free_after = self.dice.u64(0..3 * in_flight);
+        let first_repetition = self.dice.u64(0..timeout / 4);
+        let kept = first_repetition + nanos(rule.user_timeout);
+        let forgotten_after = match (rule.resets, stands_still) {
+            (true, false) => kept.min(timeout),
+            (true, true) | (false, _) => kept,
+        };
+        if stands_still {
+            let until = self.now + 4 * in_flight;
+            self.nodes[node].frozen_until = self.nodes[node].frozen_until.max(until);
+            self.trouble_until = self.trouble_until.max(until);
+        }
+        (free_after < forgotten_after).then_some(free_after)
     }
 
     /// Law 2 and single flight, at the moment at which a request leaves.
