@@ -18,6 +18,7 @@ mod unknown;
 mod waits;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,7 @@ use serde_json::Value;
 pub use attempt::{Attempt, Failure, Reservation, Taken};
 pub use carry::{Carried, Reader};
 pub use codec::{FORMAT, Unreadable};
+pub use operator::{of_another_account, set_aside};
 pub use rules::{Backoff, Rules, Wanted};
 pub use sets::{Refusal, RefusedSet};
 pub use slot::{Lengths, Outcome, Slot, Trigger};
@@ -290,6 +292,10 @@ pub trait Register: Send + Sync {
     fn changed(&self) -> Pending<'_, ()>;
     /// The register's name in metrics and status: `file`, `memory`, ….
     fn name(&self) -> &'static str;
+    /// The file that holds the record, if it is one.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 }
 
 #[cfg(test)]

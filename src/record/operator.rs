@@ -1,8 +1,26 @@
 //! What an operator may do to a record by hand, in an emergency. Each is a new record, which the register takes or refuses whole.
 
+use std::path::Path;
+use std::time::Duration;
+
 use super::{KeyTrial, Lengths, Outcome, Record, Rules, Slot, Streak, Trigger, slot};
 use crate::budget::Class;
 use crate::clock::Stamp;
+
+/// The command that sets a record aside, so that the next start begins a new one. Every bearerd on it must be stopped before.
+pub fn set_aside(place: &Path) -> String {
+    let place = place.display();
+    format!("mv '{place}' '{place}.aside'")
+}
+
+/// Why a record of another account, which has held a token, is not used, and what to do.
+pub fn of_another_account(place: &Path, theirs: &str, ours: &str) -> String {
+    let (shown, command) = (place.display(), set_aside(place));
+    format!(
+        "the record at {shown} belongs to account {theirs:?} and has held its token, and upstream.account is {ours:?}; mend \
+         upstream.account, or name another record.file.folder; to begin anew here, stop every bearerd on this folder and run: {command}"
+    )
+}
 
 impl Record {
     /// Takes `count` slots of this instant for mints that were, or may have been, made elsewhere.
@@ -76,5 +94,31 @@ impl Record {
             account: account.to_owned(),
             ..self.clone()
         })
+    }
+
+    /// What holds the next attempt up beside its schedule, and until when; `None` if it may be made now. `set`: the one at hand.
+    pub fn waits(
+        &self,
+        set: Option<&str>,
+        now: Stamp,
+        rules: &Rules,
+    ) -> Option<(Stamp, &'static str)> {
+        let untried = set.is_some_and(|set| self.is_untried(set));
+        let failed = self.not_before.filter(|_| !untried);
+        let boot = |at: Option<Stamp>| at.map_or(Duration::ZERO, |at| at.boot);
+        let unknown = self.probation_allows(untried, now.boot, rules);
+        let claim = self.claim.as_ref().map(|claim| claim.until);
+        let free = rules
+            .budget
+            .earliest(&self.spent(), Class::Urgent, now.boot);
+        let reasons = [
+            (boot(failed), "the wait after the last failure"),
+            (boot(self.held_until()), "a wait that holds for every set"),
+            (unknown, "the unknown time before the record"),
+            (boot(claim), "another process that mints"),
+            (free, "the budget"),
+        ];
+        let (until, why) = reasons.into_iter().max_by_key(|(until, _)| *until)?;
+        (until > now.boot).then(|| (Stamp::at_boot(now, until), why))
     }
 }

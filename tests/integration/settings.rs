@@ -277,8 +277,9 @@ fn a_record_that_is_not_ours_is_never_touched() {
     desk.refused(
         &desk.run("serve", &[], &[]),
         78,
-        &["record: the record there belongs to account other, and upstream.account is acct-1; name another record.file.folder, or mend \
-           upstream.account"],
+        &["record: the record at DIR/state/record.json belongs to account \"other\" and has held its token, and upstream.account is \
+           \"acct-1\"; mend upstream.account, or name another record.file.folder; to begin anew here, stop every bearerd on this folder \
+           and run: mv 'DIR/state/record.json' 'DIR/state/record.json.aside'"],
     );
     let check = desk.run("check", &[], &[]);
     assert_eq!(check.code, Some(78));
