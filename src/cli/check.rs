@@ -40,12 +40,11 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
     if let Some(Ok(facts)) = certificate(&reading.config) {
         console.tell(&format!("the certificate of TLS is {facts}"));
     }
-    if matches!(reading.config.register, Register::File { .. })
-        && reading.config.absent == Absent::New
-    {
+    let found = state(&reading.config);
+    if may_cost_more(&reading.config) && !matches!(found, Found::Wrong(_)) {
         console.tell(LOST_RECORD);
     }
-    match state(&reading.config) {
+    match found {
         Found::Fine(word) => console.tell(&format!("the settings are good; {word}")),
         Found::Odd(word) => console.tell(&format!("warning: {word}")),
         Found::Wrong(word) => {
@@ -54,6 +53,11 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
         }
     }
     Exit::Done
+}
+
+/// True if a start without a record makes requests at once.
+fn may_cost_more(config: &Config) -> bool {
+    matches!(config.register, Register::File { .. }) && config.absent == Absent::New
 }
 
 /// What a lost record can cost; it is an operator's to choose.

@@ -92,7 +92,7 @@ pub(super) fn unpark(sources: &Sources, console: &mut Console<'_>) -> Exit {
         console.tell(&match waits(&record, desk, now) {
             Some((until, why)) => format!(
                 "unparked: each key is tried again, but not before {}, because of {why}",
-                until.wall.strftime("%H:%M:%SZ")
+                until.shown(now).strftime("%H:%M:%SZ")
             ),
             None => {
                 "unparked: each key is tried again, and a running daemon notices within a second"

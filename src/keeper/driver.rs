@@ -320,9 +320,9 @@ fn tell(note: &Note, loud: bool) {
                 "the issuer refuses our keys: attempts are rare until keys or settings change or an operator refreshes"
             );
         }
-        Note::StillParked { reason, retry_at } => warn!(
+        Note::StillParked { reason, next } => warn!(
             said = reason,
-            next = format!("{:.0}", retry_at.wall),
+            next = format!("{next:.0}"),
             "the issuer refused these keys before this start: they are tried again at the moment of next, or at once when keys or \
              settings change or an operator refreshes"
         ),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::budget::Class;
-use crate::clock::Stamp;
 use crate::issuer::Answer;
 use crate::record::{Loaded, Record, RegisterError, Swapped, Version};
 use crate::token::{Generation, Token};
@@ -112,8 +113,8 @@ pub enum Note {
     StillParked {
         /// What the issuer said.
         reason: String,
-        /// When they are tried again.
-        retry_at: Stamp,
+        /// When they are tried again, by the wall clock as it is.
+        next: Timestamp,
     },
     /// The record was another account's, which never got a token; it is ours now.
     Adopted {

@@ -116,7 +116,7 @@ impl Keeper {
         if let Some(refusal) = situation.refusal() {
             outputs.push(Output::Note(Note::StillParked {
                 reason: refusal.reason.to_owned(),
-                retry_at: Stamp::at_boot(now, refusal.retry_at.boot),
+                next: refusal.retry_at.shown(now),
             }));
         }
         self.began = true;

@@ -85,6 +85,9 @@ fn visit(folder: &Path, room: Option<&str>, uses: &mut BTreeMap<String, BTreeSet
     {
         let name = entry.file_stem().unwrap().to_str().unwrap().to_owned();
         let of = room.unwrap_or(&name);
+        if entry.is_dir() && name == "tests" {
+            continue;
+        }
         if entry.is_dir() {
             visit(&entry, Some(of), uses);
         } else if name != "tests" && entry.extension().is_some_and(|it| it == "rs") {

@@ -273,6 +273,21 @@ fn a_record_that_is_not_ours_is_never_touched() {
     let desk = Desk::new();
     desk.write("bearerd.toml", GOOD);
     assert_eq!(desk.run("init", &["--account", "other"], &[]).code, Some(0));
+    let untouched = fs::read_to_string(desk.here("DIR/state/record.json")).unwrap();
+    let check = desk.run("check", &[], &[]);
+    assert_eq!(check.code, Some(0));
+    assert!(
+        check
+            .err
+            .contains("never held a token; serve will take it over"),
+        "{}",
+        check.err
+    );
+    let golden = include_str!("../golden/records/1.0.json");
+    let mut document: serde_json::Value = serde_json::from_str(&untouched).unwrap();
+    let held: serde_json::Value = serde_json::from_str(golden).unwrap();
+    document["token"] = held["token"].clone();
+    desk.write("state/record.json", &document.to_string());
     let theirs = fs::read(desk.here("DIR/state/record.json")).unwrap();
     desk.refused(
         &desk.run("serve", &[], &[]),

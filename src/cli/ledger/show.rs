@@ -252,7 +252,7 @@ impl Refused {
                     at_hand: at_hand.as_ref() == Some(set),
                     parked: Parked {
                         since: as_written(refusal.since),
-                        retry_at: Stamp::at_boot(now, refusal.retry_at.boot).wall,
+                        retry_at: refusal.retry_at.shown(now),
                         reason: refusal.reason.to_owned(),
                     },
                 })

@@ -303,13 +303,13 @@ fn a_start_that_finds_itself_parked_says_so_once_and_never_shows_no_trouble() {
     world.run(5 * MINUTE);
     let still = |note: &&Note| matches!(note, Note::StillParked { .. });
     let told: Vec<&Note> = world.life(0).notes.iter().filter(still).collect();
-    let Note::StillParked { reason, retry_at } = told[0] else {
+    let Note::StillParked { reason, next } = told[0] else {
         panic!("it is of that kind");
     };
     assert_eq!((told.len(), reason.as_str()), (1, "as the script says"));
     let now = world.stamp(0);
-    let left = retry_at.boot - now.boot;
-    assert!(left > 9 * MINUTE && left < 10 * MINUTE, "{left:?}");
+    let left = next.duration_since(now.wall).as_secs();
+    assert!((9 * 60..10 * 60).contains(&left), "{left:?}");
     let status = world.life(0).keeper.status(now, "file");
     let trouble = status.trouble.expect("the record says why");
     assert_eq!(
