@@ -31,8 +31,8 @@ pub enum Content {
 pub struct Register {
     pub content: Content,
     version: u64,
-    /// What was replaced, and the wall error of whoever wrote it.
-    copies: VecDeque<(Box<Record>, i64)>,
+    /// What was replaced, the wall error of whoever wrote it, and whether by a hidden clock.
+    copies: VecDeque<(Box<Record>, i64, bool)>,
     pub down_until: Nanos,
     pub lag_until: Nanos,
     pub full_until: Nanos,
@@ -103,15 +103,16 @@ impl Register {
     }
 
     /// Puts a record in, whatever was there.
-    pub fn put(&mut self, next: Box<Record>, wall_ahead: i64) {
+    pub fn put(&mut self, next: Box<Record>, wall_ahead: i64, hidden: bool) {
         self.version += 1;
         if let Content::Kept(before) = std::mem::replace(&mut self.content, Content::Kept(next)) {
             if self.copies.len() == COPIES {
                 self.copies.pop_front();
             }
-            self.copies.push_back((before, self.wall_ahead));
+            self.copies
+                .push_back((before, self.wall_ahead, self.hidden));
         }
-        self.wall_ahead = wall_ahead;
+        (self.wall_ahead, self.hidden) = (wall_ahead, hidden);
     }
 
     pub fn lose(&mut self, torn: bool) {
@@ -128,12 +129,12 @@ impl Register {
         if self.copies.is_empty() || self.record().is_none() {
             return false;
         }
-        let (copy, wall_ahead) = &self.copies[nth % self.copies.len()];
-        if !may(copy, *wall_ahead) {
+        let (copy, wall_ahead, hidden) = &self.copies[nth % self.copies.len()];
+        if *hidden || !may(copy, *wall_ahead) {
             return false;
         }
         self.version += 1;
-        self.wall_ahead = *wall_ahead;
+        (self.wall_ahead, self.hidden) = (*wall_ahead, false);
         self.content = Content::Kept(copy.clone());
         true
     }
@@ -144,8 +145,8 @@ impl Register {
         for _ in 0..UNSYNCED {
             self.content = match self.copies.pop_back() {
                 None => Content::Nothing,
-                Some((copy, wall_ahead)) => {
-                    self.wall_ahead = wall_ahead;
+                Some((copy, wall_ahead, hidden)) => {
+                    (self.wall_ahead, self.hidden) = (wall_ahead, hidden);
                     Content::Kept(copy)
                 }
             };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bearerd::clock::{BootId, Stamp};
 use bearerd::keeper::schedule::{Situation, Wishes};
-use bearerd::record::{Record, Rules, Unreadable, Wanted};
+use bearerd::record::{Reader, Record, Rules, Slot, Unreadable, Wanted};
 
 use super::life::{BOOT, Life, SECOND};
 
@@ -118,6 +118,7 @@ fn is_brought_into_the_present(found: &Record, now: Stamp, rules: &Rules) {
             "another boot makes no token live longer"
         );
     }
+    is_read_by_another_process(found, &boot, now, rules);
     let merged = clamped.merged_with(&moved, now, rules);
     assert!(
         merged.generation > clamped.generation,
@@ -150,6 +151,33 @@ fn is_brought_into_the_present(found: &Record, now: Stamp, rules: &Rules) {
                 now,
             });
         }
+    }
+}
+
+/// On its own boot clock nothing frees sooner for a reader, and no token lives longer, whatever the wall clock says.
+fn is_read_by_another_process(found: &Record, boot: &BootId, now: Stamp, rules: &Rules) {
+    let reader = Reader {
+        holder: "another",
+        boot_id: boot,
+        offsets: &[now.offset()],
+    };
+    let read = found.read_by(&reader, now, rules);
+    let read = read.unwrap_or_else(|| found.clone());
+    assert_eq!(Record::parse(&read.to_text()).as_ref(), Ok(&read));
+    if found.written.boot_id != *boot {
+        return;
+    }
+    let ends = |record: &Record| record.token.as_ref().map(|it| it.expires_at.left(now));
+    assert!(ends(&read) <= ends(found));
+    let counts = |slot: &&Slot| slot.frees_at.boot > now.boot.max(found.written.at.boot);
+    for slot in found.ledger.iter().filter(counts) {
+        let latest = now.boot + slot.lengths.map_or(rules.budget.period(), |it| it.period);
+        let frees = slot.frees_at.boot.min(latest);
+        let same = read.ledger.iter().filter(|it| it.is_of(slot));
+        assert!(
+            same.map(|it| it.frees_at.boot).max() >= Some(frees),
+            "no slot frees sooner"
+        );
     }
 }
 

@@ -87,8 +87,8 @@ class Machine:
                               timeout=PATIENCE)
         return done.returncode, done.stdout
 
-    def run_on_a_terminal(self, *arguments, answer=b"", script='exec "$0" "$@"', **environment):
-        """Runs it with a terminal, where this is typed once it asks: its exit code, and what the terminal shows."""
+    def run_on_a_terminal(self, *arguments, answer=b"", asked=b"[y/N] ", script='exec "$0" "$@"', **environment):
+        """Runs it with a terminal, where this is typed once that is asked: its exit code, and what the terminal shows."""
         command = [shutil.which("bash"), "-c", script, str(self.path / "tests/run"), *arguments]
         child, terminal = pty.fork()
         if child == 0:
@@ -102,7 +102,7 @@ class Machine:
                 if not piece:
                     break
                 shown += piece
-                if b"[y/N] " in shown and answer:
+                if asked in shown and answer:
                     os.write(terminal, answer)
                     answer = b""
             else:

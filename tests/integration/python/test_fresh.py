@@ -15,6 +15,7 @@ case "$1" in
   run)
     [ "$*" = "run --release -- demo" ] || echo "$*" >>"$HERE/arguments"
     env >"$HERE/environment"
+    echo $$ >"$HERE/demo"
     ls -A "$CARGO_HOME" >"$HERE/home"
     echo "$PWD" >"$HERE/folder"
     trap 'exit 0' INT
@@ -42,11 +43,14 @@ class Fresh(unittest.TestCase):
     def cargo(self, script):
         self.machine.command("cargo", script)
 
-    def run_fresh(self, *arguments, **environment):
-        """Commits what is there, and runs it."""
+    def commit(self):
         git = ["git", "-C", self.machine.path, "-c", "user.name=a", "-c", "user.email=a@localhost"]
         for step in (["init", "--quiet"], ["add", "tests", "README.md"], ["commit", "--quiet", "--allow-empty", "-m", "a"]):
             subprocess.run([*git, *step], check=True, env={"PATH": os.environ["PATH"], "HOME": self.machine.folder.name})
+
+    def run_fresh(self, *arguments, **environment):
+        """Commits what is there, and runs it."""
+        self.commit()
         ended = self.machine.run("fresh", *arguments, **environment)
         self.assertEqual(list(self.machine.path.glob("target/*")), [], "it is left behind")
         return ended
@@ -102,6 +106,16 @@ class Fresh(unittest.TestCase):
         self.assertEqual(code, 0, said)
         self.assertIn("the demo gets other ports", said)
         self.assertIn("--http-listen=127.0.0.1:0 --grpc-listen=127.0.0.1:0", self.found("arguments"))
+
+    def test_a_ctrl_c_leaves_nothing_behind(self):
+        self.machine.command("curl", "exit 7")
+        self.commit()
+        code, said = self.machine.run_on_a_terminal("fresh", answer=b"\x03", asked=b"bearerd demo: ")
+        self.assertEqual(code, 130, said)
+        self.assertIn("FAILED in fresh", said)
+        self.assertEqual(list(self.machine.path.glob("target/*")), [])
+        with self.assertRaises(ProcessLookupError):
+            os.kill(int(self.found("demo")), 0)
 
     def test_a_demo_that_ends_too_soon_is_told(self):
         self.cargo("[ $1 != run ] || exit 3")

@@ -166,8 +166,8 @@ impl World {
         if let Content::Kept(record) = &self.register.content {
             let mut again = record.clone();
             again.revision += 1;
-            let wall_ahead = self.register.wall_ahead;
-            self.register.put(again, wall_ahead);
+            let (wall_ahead, hidden) = (self.register.wall_ahead, self.register.hidden);
+            self.register.put(again, wall_ahead, hidden);
             self.tell_others(usize::MAX);
         }
     }
@@ -409,8 +409,7 @@ impl World {
         }
         next.revision += 1;
         let wall_ahead = self.register.wall_ahead;
-        self.register.hidden = true;
-        self.register.put(next, wall_ahead);
+        self.register.put(next, wall_ahead, true);
         self.tell_others(usize::MAX);
     }
 

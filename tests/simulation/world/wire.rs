@@ -207,8 +207,7 @@ impl World {
         }
         let wall_ahead = self.machines[self.nodes[node].machine].wall_ahead;
         let generation = next.generation;
-        self.register.hidden = self.nodes[node].hidden;
-        self.register.put(next, wall_ahead);
+        self.register.put(next, wall_ahead, self.nodes[node].hidden);
         self.tell(|| {
             format!(
                 "the register takes {:?} of node {node}: generation {generation}",
