@@ -171,7 +171,6 @@ const WALL_TIMES: &[(&str, usize)] = &[
     ("admin/log.rs", 1),
     ("caller/audit.rs", 1),
     ("cli/ledger/show.rs", 2),
-    ("keeper.rs", 1),
     ("keeper/status.rs", 2),
     ("issuer/truecaller.rs", 1),
     ("listener/date.rs", 2),
