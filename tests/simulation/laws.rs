@@ -161,11 +161,13 @@ impl Laws {
     }
 
     /// A record takes another's place.
-    pub fn replaced(&mut self, before: Option<&Record>, next: &Record, now: Nanos) {
+    ///
+    /// `bore`: when its writer made one, having found none. What is brought back has been written before.
+    pub fn replaced(&mut self, before: Option<&Record>, next: &Record, bore: Option<Nanos>) {
         let Some(before) = before else {
-            // What is brought back has been written before.
-            if next.revision == 1 {
-                self.born(now);
+            self.unknown = None;
+            if let Some(bore) = bore.filter(|_| next.revision == 1) {
+                self.born(bore);
             }
             return;
         };

@@ -29,6 +29,8 @@ pub struct Swap {
     pub write: Write,
     /// The attempt that it ends, and how many keys its process knows.
     pub ends: Option<(Generation, u32)>,
+    /// When its process made a record, having found none.
+    pub bore: Option<Nanos>,
     /// It is done even if its process is dead by then.
     pub orphan: bool,
     /// Somebody waits for the answer.
@@ -174,7 +176,7 @@ impl World {
             self.is_called_for(&next);
         }
         let before = self.register.record();
-        self.laws.replaced(before, &next, self.now);
+        self.laws.replaced(before, &next, swap.bore);
         let own = |slot: &&Slot| slot.attempt == next.generation;
         let now = self.now;
         let alive = self.nodes[node]
