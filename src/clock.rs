@@ -144,6 +144,10 @@ impl Stamp {
 pub trait Clock: Send + Sync {
     /// The moment of the call; its boot time never goes backwards.
     fn now(&self) -> Stamp;
+    /// The wall time of the call alone, for those whom the boot clock does not matter.
+    fn wall(&self) -> Timestamp {
+        self.now().wall
+    }
     /// Which boot the boot times belong to.
     fn boot_id(&self) -> BootId;
 }
@@ -171,18 +175,19 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
+    fn now(&self) -> Stamp {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let boot = Duration::try_from(boot).unwrap_or_default();
+        let wall = self.wall();
+        Stamp { wall, boot }
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the one place that asks the system for the time"
     )]
-    fn now(&self) -> Stamp {
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let wall =
-            Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH);
-        Stamp {
-            wall,
-            boot: Duration::try_from(boot).unwrap_or_default(),
-        }
+    fn wall(&self) -> Timestamp {
+        Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     fn boot_id(&self) -> BootId {

@@ -59,7 +59,7 @@ impl Process {
     fn new(clock: Arc<dyn Clock>) -> Self {
         let inner = ProcessCollector::for_self();
         // What the library reads is the system's, whatever clock this process goes by.
-        let read_at = SystemClock::new().now().wall;
+        let read_at = SystemClock::new().wall();
         let started = inner.collect().iter().find_map(start_time);
         let age = started.map_or_else(Default::default, |at| read_at.duration_since(at));
         let started = clock.now().minus(age.try_into().unwrap_or_default());

@@ -136,6 +136,12 @@ impl Keeper {
             boot_id: &self.settings.boot_id,
             offsets: &self.offsets,
         };
+        // A build of 1.0 frees what was counted up to the time in flight earlier than is assumed of slots without lengths.
+        let by_older = record.ledger.iter().any(|slot| slot.lengths.is_none());
+        let free_by = match by_older {
+            true => now.plus(rules.budget.in_flight),
+            false => now,
+        };
         let other_boot = record.written.boot_id != self.settings.boot_id;
         let moved = record.read_by(&reader, now, rules);
         // Once: where two boots share a record, they would otherwise write in turns for ever.
@@ -162,7 +168,7 @@ impl Keeper {
             .filter(|held| held.revision > 0);
         let mut owed = self.seen.as_ref().is_some_and(|seen| seen.owed);
         if let Some(held) = held
-            && (owed || !record.follows(held, &self.settings.boot_id, now, rules))
+            && (owed || !record.follows(held, &self.settings.boot_id, free_by, rules))
         {
             if !owed {
                 outputs.push(Output::Note(Note::RecordLost));

@@ -1,12 +1,10 @@
 //! The keeper's view of itself, for people. Its times are converted when they are shown; only those
 //! from before this boot, which need another one beside them, are brought up to date here.
 
-use std::time::Duration;
-
 use super::{Keeper, Phase, Situation};
 use crate::budget::Class;
 use crate::clock::Stamp;
-use crate::record::{Record, Refusal};
+use crate::record::Record;
 use crate::vend::status::{
     BudgetStatus, FreeStatus, NextStatus, ParkedStatus, RegisterStatus, SlotStatus, Status,
     TokenStatus, Trouble,
@@ -37,7 +35,7 @@ impl Keeper {
                 moved_aside: self.moved_aside.clone(),
             },
             parked: refusal.map(|refusal| ParkedStatus {
-                since: parked_since(&refusal, now),
+                since: beside(refusal.since, refusal.retry_at, now),
                 reason: refusal.reason.to_owned(),
             }),
             // After a restart the record alone says why there is no attempt.
@@ -127,18 +125,4 @@ impl Keeper {
 fn beside(at: Stamp, anchor: Stamp, now: Stamp) -> Stamp {
     let wall = at.shown_beside(anchor, now);
     Stamp { wall, ..at }
-}
-
-/// Since when it is parked. A record that came over from another boot may hold that boot's time,
-/// which is known for certain where it is yet to come on this one.
-fn parked_since(parked: &Refusal<'_>, now: Stamp) -> Stamp {
-    let since = parked.since;
-    if since.boot > now.boot {
-        let wall = since.wall.min(now.wall);
-        return Stamp {
-            wall,
-            boot: Duration::ZERO,
-        };
-    }
-    beside(since, parked.retry_at, now)
 }

@@ -33,7 +33,7 @@ struct Rendered {
 impl Dates {
     /// Dates by this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let rendered = Rendered::new(clock.now().wall);
+        let rendered = Rendered::new(clock.wall());
         Self(Arc::new(Shared {
             clock,
             rendered: ArcSwap::from_pointee(rendered),
@@ -41,7 +41,7 @@ impl Dates {
     }
 
     fn now(&self) -> HeaderValue {
-        let now = self.0.clock.now().wall;
+        let now = self.0.clock.wall();
         let held = self.0.rendered.load();
         if held.second == now.as_second() {
             return held.value.clone();

@@ -84,14 +84,24 @@ impl Slot {
         self.attempt == other.attempt && self.holder == other.holder
     }
 
+    /// How long it counts at least, from its reservation on.
+    fn counts_for(&self) -> Duration {
+        let by_wall = self.frees_at.wall.duration_since(self.reserved_at.wall);
+        let by_wall = Duration::try_from(by_wall).unwrap_or_default();
+        // The boot clock has no number for what was before it began.
+        match self.reserved_at.boot {
+            Duration::ZERO => by_wall,
+            reserved => by_wall.min(self.frees_at.boot.saturating_sub(reserved)),
+        }
+    }
+
     /// Frees it later if these lengths are longer than those it was written under. Shorter ones move nothing.
     pub(super) fn lengthen(&mut self, lengths: Lengths) {
         let Some(own) = self.lengths else {
             // Format 1.0 does not say. Whatever it was, nothing counts for longer than a period from its reservation.
-            let latest = self.reserved_at.plus(lengths.period);
-            if latest.boot > self.frees_at.boot {
-                self.frees_at = latest;
-            }
+            self.frees_at = self
+                .frees_at
+                .plus(lengths.period.saturating_sub(self.counts_for()));
             self.lengths = Some(lengths);
             return;
         };

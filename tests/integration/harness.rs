@@ -147,7 +147,10 @@ impl World {
         settings.spends_per_second = 1_000_000;
         change(&mut settings);
         let running = Sandbox::start(settings).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        // As closed as a daemon wants it, whatever the user's umask is.
+        let private = fs::Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().permissions(private).tempdir();
+        let folder = folder.unwrap();
         let world = Self {
             sandbox: running.sandbox().clone(),
             scale,

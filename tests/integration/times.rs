@@ -364,7 +364,7 @@ async fn an_ended_token_has_ended_when_it_did() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_before_the_boot_is_told_after_a_step_too() {
     const SKEW: f64 = 31.0;
-    for refused in [false] {
+    for refused in [false, true] {
         let world = Inside::world(Scale::still()).await;
         if refused {
             world.sandbox.script(Script::new().then(Fault::status(401)));

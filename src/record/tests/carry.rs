@@ -108,7 +108,7 @@ fn a_claim_that_starts_in_turn_renew_runs_out_all_the_same() {
         let until = record.claim.as_ref().unwrap().until;
         let left = until.boot.saturating_sub(now.boot).as_secs();
         // For the skew longer than 22 s from when it was first seen on another boot clock.
-        assert_eq!(left, 52_u64.saturating_sub(10 * start as u64).min(22));
+        assert_eq!(left, 52_u64.saturating_sub(10 * start).min(22));
     }
 }
 
