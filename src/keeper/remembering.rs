@@ -138,22 +138,21 @@ impl Keeper {
         };
         // A build of 1.0 frees what was counted up to the time in flight earlier than is assumed of slots without lengths.
         let by_older = record.ledger.iter().any(|slot| slot.lengths.is_none());
-        let free_by = match by_older {
-            true => now.plus(rules.budget.in_flight),
-            false => now,
-        };
         let other_boot = record.written.boot_id != self.settings.boot_id;
+        // And by the worse of two clocks that disagree, slots count here for longer than to their writer.
+        let other_clock = !other_boot && record.is_of_another_clock(&reader, rules);
+        let free_by = match (other_clock, by_older) {
+            (true, _) => now.plus(rules.budget.period()),
+            (false, true) => now.plus(rules.budget.in_flight),
+            (false, false) => now,
+        };
         let moved = record.read_by(&reader, now, rules);
         // Once: where two boots share a record, they would otherwise write in turns for ever.
         let first = self.seen.as_ref().is_none_or(|seen| seen.dirty);
         let mut dirty = moved.is_some() && first;
         if dirty && other_boot {
             outputs.push(Output::Note(Note::OtherBoot));
-        } else if dirty
-            && moved
-                .as_ref()
-                .is_some_and(|it| it.carried != record.carried)
-        {
+        } else if dirty && other_clock {
             outputs.push(Output::Note(Note::OtherClock));
         }
         let mut record = moved.unwrap_or(record);

@@ -66,13 +66,17 @@ impl Record {
     /// Either the wall clock was stepped while nobody looked, or this is another boot clock although
     /// the kernel's files say otherwise. So the later freeing time and the earlier expiry hold.
     fn cross_checked(&self, reader: &Reader<'_>, now: Stamp, rules: &Rules) -> Option<Self> {
-        let skew = i128::try_from(rules.skew.as_nanos()).unwrap_or(i128::MAX);
-        let writers = self.written.at.offset();
-        let agrees = |seen: &i128| (seen - writers).abs() <= skew;
-        if self.written.holder == reader.holder || reader.offsets.iter().any(agrees) {
+        if !self.is_of_another_clock(reader, rules) {
             return None;
         }
         Some(self.carried_by(&Axis::new(self, now, rules, true)))
+    }
+
+    /// True if its writer's clocks are further apart than any that this reader has seen.
+    pub fn is_of_another_clock(&self, reader: &Reader<'_>, rules: &Rules) -> bool {
+        let writers = self.written.at.offset();
+        let agrees = |seen: &i128| (seen - writers).unsigned_abs() <= rules.skew.as_nanos();
+        self.written.holder != reader.holder && !reader.offsets.iter().any(agrees)
     }
 
     fn carried_by(&self, axis: &Axis<'_>) -> Self {

@@ -128,7 +128,8 @@ impl Laws {
 
     /// A refresh that nothing calls for but the schedule, of a token that truly lives until `end`.
     pub fn begun_for_the_schedule(&self, now: Nanos, end: Nanos, trigger: Trigger) {
-        let early = nanos(self.rules.lead) + 2 * nanos(self.rules.skew + self.rules.timeout);
+        // Each of a few machines may have taken the skew off it, for another wall clock.
+        let early = nanos(self.rules.lead) + 4 * nanos(self.rules.skew + self.rules.timeout);
         let left = end.saturating_sub(now);
         let scheduled = matches!(
             trigger,
