@@ -41,8 +41,8 @@ struct Unknown {
     until: Nanos,
     /// So many requests may be sooner than the blind pace.
     at_once: usize,
-    /// What was begun, and whether it was sooner.
-    begun: Vec<(Generation, Nanos, bool)>,
+    /// What was begun, by whom and when, and whether it was sooner.
+    begun: Vec<(Generation, String, Nanos, bool)>,
     born: Nanos,
 }
 
@@ -66,6 +66,8 @@ pub struct Laws {
     /// Sets that were tried since the last token.
     tried: Vec<String>,
     unknown: Option<Unknown>,
+    /// A copy of a record may be back that knows of fewer requests than were made: whoever finds it may begin anew.
+    copy_is_back: bool,
     /// When intermediaries answered in a row, with nothing that could have mended it in between.
     misled: VecDeque<Nanos>,
     reported: VecDeque<(Generation, Nanos)>,
@@ -88,6 +90,7 @@ impl Laws {
             parked: VecDeque::new(),
             tried: Vec::new(),
             unknown: None,
+            copy_is_back: false,
             misled: VecDeque::new(),
             reported: VecDeque::new(),
         }
@@ -97,6 +100,7 @@ impl Laws {
     pub fn lost(&mut self, generations_too: bool) {
         self.epoch += 1;
         self.forget_the_record();
+        self.copy_is_back = true;
         if generations_too {
             self.generations_may_repeat();
         }
@@ -221,8 +225,13 @@ impl Laws {
                 slot.trigger
             );
         }
+        // Numbers are left out where copies were merged, which know one trial of keys together.
+        let next = |begun: &Begun| begun.attempt.0 + 1 == slot.attempt.0;
+        if !self.begun.as_ref().is_some_and(next) {
+            self.refusals.count = 0;
+        }
         self.begun_while_parked(slot, keys, now);
-        self.begun_on_unknown_history(slot.attempt, now);
+        self.begun_on_unknown_history(slot, now);
         if slot.trigger == Trigger::Operator || self.refusals.keys != keys {
             self.refusals.count = 0;
         }
@@ -272,6 +281,7 @@ impl Laws {
         let period = nanos(self.rules.budget.period());
         // A wall clock that is believed across a boot may be off by the skew.
         let sure = period - period / DRIFT - 3 * nanos(self.rules.skew).min(period / 10);
+        self.copy_is_back = false;
         self.unknown = Some(Unknown {
             until: match self.absent {
                 Absent::Forgetful => Nanos::MAX,
@@ -289,24 +299,25 @@ impl Laws {
     /// True if one request was made since the record was born, which may be retried soon.
     fn one_was_begun_on_unknown_history(&self) -> bool {
         let unknown = self.unknown.as_ref();
-        unknown.is_some_and(|it| it.at_once > 0 && it.begun.len() == 1)
+        self.copy_is_back || unknown.is_some_and(|it| it.at_once > 0 && it.begun.len() == 1)
     }
 
     /// Three requests may be sooner than the blind pace, or none.
-    fn begun_on_unknown_history(&mut self, attempt: Generation, now: Nanos) {
+    fn begun_on_unknown_history(&mut self, slot: &Slot, now: Nanos) {
         let pace = nanos(self.rules.budget.blind_pace());
         let Some(unknown) = self.unknown.as_mut().filter(|it| it.until > now) else {
             self.unknown = None;
             return;
         };
-        let last = unknown.begun.iter().map(|it| it.1).max();
+        let last = unknown.begun.iter().map(|it| it.2).max();
         let sooner = match (last, self.absent) {
             (None, Absent::New | Absent::Wait) => true,
             (None, Absent::Forgetful) => now - unknown.born + pace / DRIFT < pace,
             (Some(last), _) => now - last + pace / DRIFT < pace,
         };
-        unknown.begun.push((attempt, now, sooner));
-        let count = unknown.begun.iter().filter(|it| it.2).count();
+        let (attempt, holder) = (slot.attempt, slot.holder.clone());
+        unknown.begun.push((attempt, holder, now, sooner));
+        let count = unknown.begun.iter().filter(|it| it.3).count();
         assert!(
             count <= unknown.at_once,
             "pace: {count} requests at once on an unknown history, {:?} after the record was born",
@@ -353,7 +364,10 @@ impl Laws {
         let Some(slot) = slot else {
             // Given back: it never left.
             if let Some(unknown) = &mut self.unknown {
-                unknown.begun.retain(|it| it.0 != attempt);
+                let holder = &next.written.holder;
+                unknown
+                    .begun
+                    .retain(|it| it.0 != attempt || it.1 != *holder);
             }
             let last = &next.keys.fingerprint;
             if !next.tried.contains(last) {
@@ -386,6 +400,7 @@ impl Laws {
             }
             Outcome::Minted => {
                 self.refusals.count = 0;
+                self.copy_is_back = false;
                 self.tried.clear();
                 if slot.attempt == next.generation {
                     self.parked.retain(|it| it.0 != *set);
