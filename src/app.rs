@@ -8,6 +8,7 @@ mod pulse;
 mod services;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use crate::listener::{self, Address, Bounds, Dates, Listener, Peers};
 use crate::metrics;
 use crate::record::file::{FileRegister, OpenError};
 use crate::record::memory::MemoryRegister;
-use crate::record::{Loaded, Register, RegisterError};
+use crate::record::{self, Loaded, Register, RegisterError};
 use crate::telemetry::FilterHandle;
 use crate::tls;
 use crate::vend::{Status, Vend};
@@ -67,16 +68,8 @@ pub enum BindError {
     #[error("record")]
     Register(#[from] RegisterError),
     /// The register belongs to somebody else.
-    #[error(
-        "record: the record there belongs to account {found}, and upstream.account is {expected}; \
-         name another record.file.folder, or mend upstream.account"
-    )]
-    OtherAccount {
-        /// The account of the record.
-        found: String,
-        /// The account of the settings.
-        expected: String,
-    },
+    #[error("record: {0}")]
+    OtherAccount(String),
     /// The keys cannot be read.
     #[error("upstream.keys")]
     Keys(#[from] KeyError),
@@ -118,7 +111,7 @@ impl BindError {
         matches!(
             self,
             Self::Folder(_)
-                | Self::OtherAccount { .. }
+                | Self::OtherAccount(_)
                 | Self::Keys(_)
                 | Self::Audit(_)
                 | Self::Tls { .. }
@@ -150,6 +143,7 @@ impl App {
             loaded: Some(loaded),
             keys: config.keys.read()?,
             key_files: config.keys.clone(),
+            mint_url: config.issuer.mint_url.to_string(),
             clock: Arc::clone(&clock),
             vend: Arc::clone(&vend),
             commands,
@@ -304,14 +298,18 @@ pub fn open_register(settings: &config::Register) -> Result<Arc<dyn Register>, O
     })
 }
 
-/// A record of another account is never touched.
+/// A record of another account is never touched, unless it never held a token: then the keeper takes it over.
 async fn load(register: &dyn Register, account: &str) -> Result<Loaded, BindError> {
     let loaded = register.load().await?;
-    match loaded.found.as_ref().map(|(record, _)| &record.account) {
-        Some(found) if found != account => Err(BindError::OtherAccount {
-            found: found.clone(),
-            expected: account.to_owned(),
-        }),
+    let found = loaded.found.as_ref().map(|(record, _)| record);
+    match found.filter(|record| record.account != account) {
+        Some(record) if record.adopted_by(account).is_none() => {
+            let place = register.file().unwrap_or(Path::new(register.name()));
+            let theirs = &record.account;
+            Err(BindError::OtherAccount(record::of_another_account(
+                place, theirs, account,
+            )))
+        }
         _ => Ok(loaded),
     }
 }

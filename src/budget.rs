@@ -107,6 +107,20 @@ impl Budget {
         of_all.max(self.guard(own, reported.map(|slot| slot.frees_at), now))
     }
 
+    /// The most slots of a period that a run of answers may take which are not the issuer's: half of the limit, rounded up.
+    pub fn intermediary_cap(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.limit.get().div_ceil(2)).unwrap_or(NonZeroU32::MIN)
+    }
+
+    /// The earliest boot time, not before `now`, at which such a run may go on; `frees_at` are the instants of the slots it took.
+    pub fn earliest_in_a_run(
+        &self,
+        frees_at: impl Iterator<Item = Duration>,
+        now: Duration,
+    ) -> Duration {
+        self.guard(self.intermediary_cap(), frees_at, now)
+    }
+
     /// How many mints of this class could be reserved at once at `now`.
     pub fn free(&self, spent: &[Spent], class: Class, now: Duration) -> u32 {
         let count = |slots: &mut dyn Iterator<Item = &Spent>| {

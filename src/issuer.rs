@@ -35,6 +35,11 @@ pub enum Answer {
         /// What happened.
         detail: String,
     },
+    /// The answer is not the issuer's: something that stands before it gave it. The request may have been counted, or may be yet.
+    Intermediary {
+        /// What it looked like.
+        detail: String,
+    },
     /// The issuer counts too many (429).
     Throttled {
         /// Its `Retry-After`, if it sent one that can be read.
@@ -102,9 +107,11 @@ impl Keys {
         &self.0[index as usize % self.0.len()]
     }
 
-    /// Tells one set from another: sixteen hex digits of a SHA-256 over all of it.
-    pub fn fingerprint(&self) -> String {
+    /// Tells one set of keys and address from another: sixteen hex digits of a SHA-256 over all of it.
+    pub fn fingerprint_at(&self, mint_url: &str) -> String {
         let mut digest = Sha256::new();
+        digest.update(mint_url.len().to_be_bytes());
+        digest.update(mint_url.as_bytes());
         for key in &self.0 {
             for part in [&key.key_id, &key.api_key] {
                 digest.update(part.expose().len().to_be_bytes());
@@ -247,16 +254,17 @@ mod tests {
     fn keys_are_picked_in_turn_and_told_apart() {
         let keys = Keys::new(vec![key("a", "1"), key("b", "2")]).unwrap();
         assert_eq!(keys.pick(3), &key("b", "2"));
-        assert_ne!(
-            keys.fingerprint(),
-            Keys::new(vec![key("b", "2"), key("a", "1")])
-                .unwrap()
-                .fingerprint()
-        );
-        assert_ne!(
-            Keys::new(vec![key("ab", "c")]).unwrap().fingerprint(),
-            Keys::new(vec![key("a", "bc")]).unwrap().fingerprint()
-        );
+        let of = |keys: Vec<Key>, url: &str| Keys::new(keys).unwrap().fingerprint_at(url);
+        let here = of(vec![key("a", "1"), key("b", "2")], "https://here/1");
+        assert_eq!(here, keys.fingerprint_at("https://here/1"));
+        for other in [
+            of(vec![key("b", "2"), key("a", "1")], "https://here/1"),
+            of(vec![key("a", "1"), key("b", "2")], "https://here/2"),
+            of(vec![key("a", "1")], "https://here/1"),
+        ] {
+            assert_ne!(here, other);
+        }
+        assert_ne!(of(vec![key("ab", "c")], "x"), of(vec![key("a", "bc")], "x"));
         assert!(Keys::new(Vec::new()).is_none());
     }
 

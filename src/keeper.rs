@@ -112,6 +112,8 @@ pub struct Keeper {
     wishes: Wishes,
     trouble: Option<Trouble>,
     attempts: VecDeque<AttemptStatus>,
+    /// What was found at the start has been told.
+    began: bool,
     /// The wall clock's distances from the boot clock that were seen, each at least half the skew from the others.
     offsets: Vec<i128>,
     /// The wall clock's distance from the boot clock when we last wrote.
@@ -142,6 +144,7 @@ impl Keeper {
             wishes: Wishes::default(),
             trouble: None,
             attempts: VecDeque::new(),
+            began: false,
             offsets: Vec::new(),
             written_offset: None,
             clock_step: 0.0,
@@ -163,6 +166,7 @@ impl Keeper {
             Input::Refresh => self.refresh(now, outputs),
             Input::Keys { fingerprint, count } => self.keys = Some((fingerprint, count)),
         }
+        self.tell_of_the_start(now, outputs);
         self.advance(now, outputs);
     }
 

@@ -12,20 +12,26 @@ pub mod memory;
 mod operator;
 mod restore;
 mod rules;
+mod sets;
 mod slot;
+mod unknown;
+mod waits;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::pin::Pin;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use attempt::{Attempt, Failure, Reservation};
+pub use attempt::{Attempt, Failure, Reservation, Taken};
 pub use carry::{Carried, Reader};
 pub use codec::{FORMAT, Unreadable};
+pub use operator::{of_another_account, set_aside};
 pub use rules::{Backoff, Rules, Wanted};
+pub use sets::{Refusal, RefusedSet};
 pub use slot::{Lengths, Outcome, Slot, Trigger};
+pub use unknown::Probation;
 
 use crate::budget::Spent;
 use crate::clock::{BootId, Stamp};
@@ -57,7 +63,7 @@ pub struct Record {
     pub ledger: Vec<Slot>,
     /// Failures in a row; they set the back-off.
     pub streak: Streak,
-    /// No attempt of any class before this moment.
+    /// No attempt of any class before this moment, but for a set that was not tried yet.
     #[serde(deserialize_with = "codec::required")]
     pub not_before: Option<Stamp>,
     /// What is not known of the past.
@@ -65,9 +71,18 @@ pub struct Record {
     pub probation: Option<Probation>,
     /// Which of the keys is tried next.
     pub keys: KeyTrial,
-    /// The issuer refuses our keys, and attempts are rare.
+    /// The issuer refuses the set that was tried last, and attempts with it are rare. Builds of format 1.0 know this one alone.
     #[serde(deserialize_with = "codec::required")]
     pub parked: Option<Parked>,
+    /// The sets that the issuer refuses, newest last; since format 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedSet>,
+    /// The fingerprints that were tried since the last token was minted, newest last; since format 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<String>,
+    /// No attempt of any class and any set before this moment; since format 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_until: Option<Stamp>,
     /// Which of the times were brought here from another boot clock; since format 1.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Carried>,
@@ -113,34 +128,18 @@ pub struct Streak {
     pub newer: BTreeMap<String, Value>,
 }
 
-/// The past before this record is unknown, so mints keep the distance that is safe whatever it was.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Probation {
-    /// When everything unknown has freed itself; `None` where the record itself does not last.
-    #[serde(deserialize_with = "codec::required")]
-    pub until: Option<Stamp>,
-    /// How long the past was to be unknown; `None` in a record of format 1.0. Since format 1.1.
-    #[serde(
-        rename = "period_ns",
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "codec::maybe_nanoseconds"
-    )]
-    pub period: Option<Duration>,
-    /// Fields of a newer minor format, kept as they came.
-    #[serde(flatten)]
-    pub newer: BTreeMap<String, Value>,
-}
-
 /// How far the trial of the keys has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyTrial {
-    /// The fingerprint of the whole set that was tried.
+    /// The fingerprint of the set that was tried last: its keys, and the address that they were sent to.
     pub fingerprint: String,
     /// The index of the key that is tried next, modulo their number.
     pub cursor: u32,
     /// How many attempts in a row were refused.
     pub refused: u32,
+    /// No attempt with this set before this moment, since the last request with it did not leave; since format 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Stamp>,
     /// Fields of a newer minor format, kept as they came.
     #[serde(flatten)]
     pub newer: BTreeMap<String, Value>,
@@ -163,7 +162,7 @@ pub struct Parked {
 /// What a new record assumes about the past it does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// One mint at once, then one per blind pace for a period.
+    /// Up to three requests at once, each for a reason of its own, then one per blind pace for a period.
     New,
     /// No mint for a full period: exact, and slow.
     Wait,
@@ -188,6 +187,10 @@ impl Record {
             Absent::Wait => (Some(ends), Some(ends)),
             Absent::Forgetful => (Some(now.plus(rules.budget.blind_pace())), None),
         };
+        let at_once = match absent {
+            Absent::New => unknown::AT_ONCE,
+            Absent::Wait | Absent::Forgetful => 0,
+        };
         Self {
             format: FORMAT,
             account: account.to_owned(),
@@ -203,10 +206,15 @@ impl Record {
             probation: Some(Probation {
                 until,
                 period: until.is_some().then(|| rules.budget.period()),
+                at_once,
                 newer: BTreeMap::new(),
             }),
             keys: KeyTrial::default(),
             parked: None,
+            refused: Vec::new(),
+            tried: Vec::new(),
+            // Whatever is configured, the first mint waits.
+            hold_until: not_before,
             carried: None,
             newer: BTreeMap::new(),
         }
@@ -219,17 +227,6 @@ impl Record {
             frees_at: slot.frees_at.boot,
         };
         self.ledger.iter().map(seen).collect()
-    }
-
-    /// The earliest boot time, not before `now`, at which the pace of an unknown past allows a mint.
-    pub fn probation_allows(&self, now: Duration, rules: &Rules) -> Duration {
-        let Some(probation) = &self.probation else {
-            return now;
-        };
-        let ends = probation.until.map_or(Duration::MAX, |until| until.boot);
-        let last = self.ledger.iter().map(|slot| slot.reserved_at.boot).max();
-        let paced = last.map_or(now, |last| last + rules.budget.blind_pace());
-        now.max(paced.min(ends))
     }
 }
 
@@ -295,6 +292,10 @@ pub trait Register: Send + Sync {
     fn changed(&self) -> Pending<'_, ()>;
     /// The register's name in metrics and status: `file`, `memory`, ….
     fn name(&self) -> &'static str;
+    /// The file that holds the record, if it is one.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{Console, Exit, Form};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Register, Sources};
 use crate::record::file::FileRegister;
-use crate::record::{Record, Unreadable};
+use crate::record::{self, Absent, Record, Unreadable};
 use crate::tls;
 
 /// What the state folder holds, as far as it matters to a start.
@@ -40,7 +40,11 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
     if let Some(Ok(facts)) = certificate(&reading.config) {
         console.tell(&format!("the certificate of TLS is {facts}"));
     }
-    match state(&reading.config) {
+    let found = state(&reading.config);
+    if may_cost_more(&reading.config) && !matches!(found, Found::Wrong(_)) {
+        console.tell(LOST_RECORD);
+    }
+    match found {
         Found::Fine(word) => console.tell(&format!("the settings are good; {word}")),
         Found::Odd(word) => console.tell(&format!("warning: {word}")),
         Found::Wrong(word) => {
@@ -50,6 +54,16 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
     }
     Exit::Done
 }
+
+/// True if a start without a record makes requests at once.
+fn may_cost_more(config: &Config) -> bool {
+    matches!(config.register, Register::File { .. }) && config.absent == Absent::New
+}
+
+/// What a lost record can cost; it is an operator's to choose.
+const LOST_RECORD: &str = "\
+record.absent = \"new\": a start without a record makes up to 3 requests at once (the first, one retry, one after a mend), so a record \
+that is lost at N starts within a window can cost 3N; \"wait\" makes none for a whole period";
 
 /// What reading the settings has found to be good.
 fn certificate(config: &Config) -> Option<Result<tls::Facts, tls::Problem>> {
@@ -85,10 +99,14 @@ fn record(path: &Path, account: &str) -> Found {
         Ok(record) if record.account == account => {
             Found::Fine(format!("the record at {place} is this account's"))
         }
-        Ok(record) => Found::Wrong(another_account(
-            &place.to_string(),
-            &record.account,
-            account,
+        Ok(record) if record.adopted_by(account).is_some() => Found::Odd(format!(
+            "record.file.folder: the record at {place} is account {:?}'s, which never held a token; serve will take it over for {account:?} \
+             and forget no slot",
+            record.account
+        )),
+        Ok(record) => Found::Wrong(format!(
+            "record.file.folder: {}",
+            record::of_another_account(path, &record.account, account)
         )),
         Err(Unreadable::NewerFormat { found }) => Found::Wrong(format!(
             "record.file.folder: the record at {place} has the newer format {found}; start a newer bearerd, or name another folder"
@@ -97,12 +115,4 @@ fn record(path: &Path, account: &str) -> Found {
             "record.file.folder: {place}: {torn}; serve will move it aside and begin as record.absent says"
         )),
     }
-}
-
-/// One line for a record that belongs to somebody else.
-fn another_account(place: &str, theirs: &str, ours: &str) -> String {
-    format!(
-        "record.file.folder: the record at {place} belongs to account {theirs:?}, and upstream.account is {ours:?}; name the folder of \
-         this account, or mend upstream.account"
-    )
 }

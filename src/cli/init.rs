@@ -5,7 +5,7 @@ use std::path::Path;
 use super::register::{self, Desk};
 use super::{Console, Exit};
 use crate::config::Sources;
-use crate::record::{Record, Register as _, Swapped};
+use crate::record::{self, Record, Register as _, Swapped};
 
 pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
     let desk = match register::open(sources, console) {
@@ -52,9 +52,9 @@ async fn write(desk: &Desk) -> Result<Option<String>, String> {
 }
 
 fn exists(path: &Path) -> String {
-    let place = path.display();
+    let (place, command) = (path.display(), record::set_aside(path));
     format!(
-        "there is a record at {place}, and it remembers what was spent; to begin anew, stop every bearerd on this folder, move the record \
-         away and run init again"
+        "there is a record at {place}, and it remembers what was spent; to begin anew, stop every bearerd on this folder, run: {command}, \
+         and run init again"
     )
 }

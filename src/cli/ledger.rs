@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::register::{self, Desk};
 use super::{Console, Exit, Form, reach};
-use crate::clock::Clock as _;
+use crate::clock::{Clock as _, Stamp};
 use crate::config::Sources;
 use crate::record::Record;
 
@@ -76,21 +76,36 @@ pub(super) fn reset(yes: bool, sources: &Sources, console: &mut Console<'_>) -> 
 
 const RESET_NEEDS_YES: &str = "\
 reset makes bearerd forget every mint that it spent, who is minting, and the waits after failures; the token stays. If the issuer \
-still counts those mints, the next ones can overrun its budget. Do it only when you know that they are not counted: with --yes";
+still counts those mints, the next ones can overrun its budget. Do it only when you know that they are not counted: with --yes. \
+To begin anew with another account, set the record aside instead: stop every bearerd on its folder and mv record.json record.json.aside";
 
-/// Lets the keys be tried again.
+/// Lets every set of keys be tried again.
 pub(super) fn unpark(sources: &Sources, console: &mut Console<'_>) -> Exit {
     with_desk(sources, console, |desk, console| {
         let writer = desk.writer(HOLDER);
         let written = super::block_on(desk.change(&writer, |record, _| Record::unparked(record)))?;
-        console.tell(match written {
-            Some(_) => {
-                "unparked: each key is tried again when the budget allows, and a running daemon notices within a second"
+        let Some(record) = written else {
+            console.tell("it is not parked; nothing was changed");
+            return Ok(());
+        };
+        let now = desk.clock.now();
+        console.tell(&match waits(&record, desk, now) {
+            Some((until, why)) => format!(
+                "unparked: each key is tried again, but not before {}, because of {why}",
+                until.shown(now).strftime("%H:%M:%SZ")
+            ),
+            None => {
+                "unparked: each key is tried again, and a running daemon notices within a second"
+                    .into()
             }
-            None => "it is not parked; nothing was changed",
         });
         Ok(())
     })
+}
+
+/// What still holds an attempt with the set of the settings up, and until when.
+fn waits(record: &Record, desk: &Desk, now: Stamp) -> Option<(Stamp, &'static str)> {
+    record.waits(desk.set_at_hand().as_deref(), now, &desk.config.rules)
 }
 
 fn with_desk(

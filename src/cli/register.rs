@@ -10,7 +10,7 @@ use super::{Console, Exit};
 use crate::clock::{Clock as _, Stamp, SystemClock};
 use crate::config::{self, Config, Register, Sources};
 use crate::record::file::FileRegister;
-use crate::record::{FORMAT, Reader, Record, Register as _, Swapped, Writer};
+use crate::record::{self, FORMAT, Reader, Record, Register as _, Swapped, Writer};
 
 /// So many times a swap is tried again when a daemon wrote in between.
 const MOST_TRIES: u32 = 20;
@@ -56,6 +56,13 @@ impl Desk {
         }
     }
 
+    /// The fingerprint of the keys and the address of the settings; `None` where the keys cannot be read.
+    pub(super) fn set_at_hand(&self) -> Option<String> {
+        let mint_url = self.config.issuer.mint_url.as_str();
+        let keys = self.config.keys.read().ok();
+        keys.map(|keys| keys.fingerprint_at(mint_url))
+    }
+
     /// The record as it is, on this boot's clock. Nothing is written or moved, whatever is there.
     pub(super) fn read(&self, now: Stamp) -> Result<Record, (Exit, String)> {
         let place = self.register.path().display();
@@ -90,16 +97,12 @@ impl Desk {
         }
     }
 
-    /// A record of this account, on this boot's clock. It is not clamped: nothing in it may end sooner because this command has other
+    /// A record of this account, or of one that never held a token, on this boot's clock. It is not clamped: nothing in it may end sooner because this command has other
     /// settings than the daemon that wrote it.
     fn here(&self, record: Record, now: Stamp) -> Result<Record, (Exit, String)> {
         let (found, expected) = (&record.account, &self.config.account);
-        if found != expected {
-            let place = self.register.path().display();
-            let why = format!(
-                "the record at {place} belongs to account {found:?}, and upstream.account is {expected:?}; name the folder of this \
-                 account, or mend upstream.account"
-            );
+        if found != expected && record.adopted_by(expected).is_none() {
+            let why = record::of_another_account(self.register.path(), found, expected);
             return Err((Exit::BadSettings, why));
         }
         let reader = Reader {

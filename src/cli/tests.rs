@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::record::Record;
+use crate::token::{Secret, Token};
 
 pub(super) fn page() -> Size {
     Size {
@@ -247,13 +248,35 @@ fn a_record_is_written_once_and_belongs_to_its_account() {
     let (exit, out, err) = desk.run("init", &[]);
     assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
     assert!(
-        err.contains("move the record away and run init again"),
+        err.contains("record.json.aside', and run init again"),
         "{err}"
     );
 
     assert_eq!(desk.run("check", &[]).0, Exit::Done);
     let (exit, _, err) = desk.run("check", &["--account", "acct-2"]);
+    assert_eq!(exit, Exit::Done);
+    assert!(
+        err.contains("serve will take it over for \"acct-2\""),
+        "{err}"
+    );
+    assert!(
+        err.contains("lost at N starts within a window can cost 3N"),
+        "{err}"
+    );
+    let held = Record {
+        token: Some(Token {
+            generation: record.generation,
+            secret: Secret::new("secret".into()),
+            issued_at: record.written.at,
+            refresh_at: record.written.at,
+            expires_at: record.written.at,
+        }),
+        ..record
+    };
+    fs::write(desk.record(), &*held.to_text()).unwrap();
+    let (exit, _, err) = desk.run("check", &["--account", "acct-2"]);
     assert_eq!(exit, Exit::BadSettings);
+    assert!(err.contains("record.json.aside"), "{err}");
     assert!(err.contains("belongs to account \"acct-1\""), "{err}");
 }
 

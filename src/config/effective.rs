@@ -65,7 +65,10 @@ impl Effective {
         });
         Self {
             file,
-            key_set: config.keys.read().ok().map(|keys| keys.fingerprint()),
+            key_set: config.keys.read().ok().map(|keys| {
+                let mint_url = config.issuer.mint_url.as_str();
+                keys.fingerprint_at(mint_url)
+            }),
             settings: settings.collect(),
         }
     }

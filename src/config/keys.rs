@@ -209,7 +209,7 @@ pub const KEYS: &[Key] = &[
     key("clock.skew", Length, Derived("30s, or a sixtieth of upstream.token_lifetime if that is less"),
         "how far wall clocks may disagree across reboots and machines"),
     key("record.register", Choice(&["file", "memory"]), Value("file"), "where the record of token and budget is kept"),
-    key("record.absent", Choice(&["new", "wait"]), Value("new"), "without a record: mint once at once, or wait a full period"),
+    key("record.absent", Choice(&["new", "wait"]), Value("new"), "without a record: make up to three requests at once, or wait a full period"),
     key("record.file.folder", Text("the path of a folder"), Value("/var/lib/bearerd"), "the state folder"),
     key("http.listen", ADDRESSES, Value("127.0.0.1:7290"), "where callers get the token"),
     key("http.hosts", HOSTS, Value(""), "names besides the local ones that callers may put into Host"),

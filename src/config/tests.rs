@@ -796,7 +796,8 @@ fn the_settings_in_force_can_be_written_into_a_file_again() {
         "{text}"
     );
     assert!(text.contains("# account is unset"), "{text}");
-    let fingerprint = first.config.keys.read().unwrap().fingerprint();
+    let keys = first.config.keys.read().unwrap();
+    let fingerprint = keys.fingerprint_at(first.config.issuer.mint_url.as_str());
     assert!(
         text.contains(&format!("# key set: {fingerprint}")),
         "{text}"

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 use rustls::ClientConfig;
 use rustls_platform_verifier::ConfigVerifierExt;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -53,6 +54,11 @@ pub struct Truecaller {
 struct Given {
     token: Option<String>,
     created_at: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Slug {
+    slug: Option<String>,
 }
 
 /// What came back, as far as it was read.
@@ -130,27 +136,68 @@ impl Issuer for Truecaller {
 /// What an answer means: for the token, for the budget, and for the operator. `key` is what was asked with, and is never repeated.
 pub fn judge(response: &Response, journey: Journey, key: &Key, lifetime: Duration) -> Answer {
     let status = response.status;
-    if status.is_success() {
+    if status.is_success() && is_object(&response.body) {
         return minted(response, journey, lifetime);
     }
     let detail = shown::refusal(status.as_u16(), &response.body, key);
+    let words_of_issuer = has_slug(&response.body);
     match status.as_u16() {
         429 => Answer::Throttled {
             retry_after: retry_after(&response.headers, journey.answered_at.wall),
             detail,
         },
-        401 | 403 => Answer::Refused {
+        401 | 403 if words_of_issuer => Answer::Refused {
             key_at_fault: true,
             detail,
         },
-        408 | 425 | 500..=599 => Answer::Lost {
+        400 | 404 if words_of_issuer => Answer::Refused {
+            key_at_fault: false,
+            detail: format!("{detail} ({LOOK_AT})"),
+        },
+        408 | 425 | 500..=599 if words_of_issuer => Answer::Lost {
             answered: true,
             detail,
         },
-        _ => Answer::Refused {
-            key_at_fault: false,
-            detail,
-        },
+        _ => intermediary(response, key),
+    }
+}
+
+/// What an operator should look at when the issuer understands neither request nor account.
+const LOOK_AT: &str =
+    "look at upstream.account, upstream.mint_path, upstream.base_url and the key files";
+
+/// True if a body is one whole JSON object.
+fn is_object(body: &[u8]) -> bool {
+    // The parser would take the bare values in brackets for one, too.
+    let object = body.trim_ascii_start().starts_with(b"{");
+    object && serde_json::from_slice::<IgnoredAny>(body).is_ok()
+}
+
+/// True if a body is the documented JSON of an error: an object with a slug. Only the issuer sends that.
+fn has_slug(body: &[u8]) -> bool {
+    let error = is_object(body).then(|| serde_json::from_slice::<Slug>(body).ok());
+    let slug = error.flatten().and_then(|error| error.slug);
+    slug.is_some_and(|slug| !slug.trim().is_empty())
+}
+
+/// An answer that whatever stands before the issuer gave in its place.
+fn intermediary(response: &Response, key: &Key) -> Answer {
+    let status = response.status.as_u16();
+    let location = response.headers.get(LOCATION);
+    let target = location
+        .filter(|_| response.status.is_redirection())
+        .and_then(|location| Url::parse(location.to_str().ok()?).ok());
+    let host = target
+        .as_ref()
+        .and_then(Url::host_str)
+        .map_or_else(String::new, |host| {
+            format!(" to {}", shown::host(host, key))
+        });
+    Answer::Intermediary {
+        detail: format!(
+            "the answer does not look like Truecaller's: {status}{host} (look at upstream.base_url, upstream.mint_path, and at what \
+             stands between)"
+        ),
     }
 }
 
@@ -159,15 +206,8 @@ fn minted(response: &Response, journey: Journey, lifetime: Duration) -> Answer {
         answered: true,
         detail: format!("{} {why}", response.status.as_u16()),
     };
-    if response.body.is_empty() {
-        return lost("with an empty body");
-    }
-    // The parser would take the bare values in brackets, too, and its own text may quote the token.
-    let object = response.body.trim_ascii_start().starts_with(b"{");
-    let Some(given) = object
-        .then(|| serde_json::from_slice::<Given>(&response.body).ok())
-        .flatten()
-    else {
+    // The parser's own text may quote the token.
+    let Ok(given) = serde_json::from_slice::<Given>(&response.body) else {
         return lost("with a body that is not the documented JSON");
     };
     let Some(token) = given.token.map(Secret::new) else {

@@ -46,6 +46,8 @@ pub struct Parts {
     pub keys: Keys,
     /// Where they are read again.
     pub key_files: KeyFiles,
+    /// The address that they are sent to, which is a part of their fingerprint.
+    pub mint_url: String,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where tokens and status are put out.
@@ -93,7 +95,7 @@ impl Driver {
     /// Keeps the token until `drain`, and then until nothing is under way; begins no attempt once `retire` is cancelled. Dropping
     /// it leaves the record as true as a crash does.
     pub async fn run(mut self, retire: CancellationToken, drain: CancellationToken) {
-        self.step(keys_input(self.keys.at_hand()), None);
+        self.step(self.keys_input(), None);
         let register = Arc::clone(&self.parts.register);
         let mut changed = register.changed();
         let mut ending = false;
@@ -217,6 +219,14 @@ impl Driver {
         input
     }
 
+    fn keys_input(&self) -> Input {
+        let keys = self.keys.at_hand();
+        Input::Keys {
+            fingerprint: keys.fingerprint_at(&self.parts.mint_url),
+            count: keys.count(),
+        }
+    }
+
     /// Reads the key files again, one reading at a time.
     fn read_keys(&mut self) {
         if self.reading.is_empty() {
@@ -229,7 +239,7 @@ impl Driver {
         let changed = self.keys.seen(look, Instant::now());
         self.metrics.keys_seen(self.keys.absent());
         match changed {
-            true => keys_input(self.keys.at_hand()),
+            true => self.keys_input(),
             false => Input::Tick,
         }
     }
@@ -239,13 +249,6 @@ fn no_answer(doing: &str) -> RegisterError {
     RegisterError::Io {
         doing: format!("{doing} the record"),
         why: format!("no answer within {REGISTER_PATIENCE:?}"),
-    }
-}
-
-fn keys_input(keys: &Keys) -> Input {
-    Input::Keys {
-        fingerprint: keys.fingerprint(),
-        count: keys.count(),
     }
 }
 
@@ -314,9 +317,19 @@ fn tell(note: &Note, loud: bool) {
         Note::Parked(said) => {
             warn!(
                 said,
-                "the issuer refuses our keys: attempts are rare until the keys change or an operator refreshes"
+                "the issuer refuses our keys: attempts are rare until keys or settings change or an operator refreshes"
             );
         }
+        Note::StillParked { reason, next } => warn!(
+            said = reason,
+            next = format!("{next:.0}"),
+            "the issuer refused these keys before this start: they are tried again at the moment of next, or at once when keys or \
+             settings change or an operator refreshes"
+        ),
+        Note::Adopted { from } => warn!(
+            from,
+            "the record was another account's, which never got a token; it is this account's from now on, and no slot is forgotten"
+        ),
         Note::Suspect(generation) => {
             warn!(%generation, "a caller reported that the token is refused");
         }

@@ -110,6 +110,9 @@ impl Keeper {
             }
             Answer::NotSent { detail } => failed(Failure::NotSent, "not_sent", detail),
             Answer::Lost { answered, detail } => failed(Failure::Lost { answered }, "lost", detail),
+            Answer::Intermediary { detail } => {
+                failed(Failure::Intermediary, "intermediary", detail)
+            }
             Answer::Throttled {
                 retry_after,
                 detail,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::budget::Class;
 use crate::issuer::Answer;
 use crate::record::{Loaded, Record, RegisterError, Swapped, Version};
@@ -32,7 +34,7 @@ pub enum Input {
     Refresh,
     /// The keys at hand, told at the start and whenever they change.
     Keys {
-        /// The fingerprint of the set.
+        /// The fingerprint of the set: the keys, and the address that they are sent to.
         fingerprint: String,
         /// How many there are.
         count: u32,
@@ -107,6 +109,18 @@ pub enum Note {
     Failed(Trouble),
     /// The issuer refuses our keys.
     Parked(String),
+    /// The issuer refused our keys before this process began.
+    StillParked {
+        /// What the issuer said.
+        reason: String,
+        /// When they are tried again, by the wall clock as it is.
+        next: Timestamp,
+    },
+    /// The record was another account's, which never got a token; it is ours now.
+    Adopted {
+        /// Whose it was.
+        from: String,
+    },
     /// An answer was odd, though not fatal.
     Odd(String),
     /// A report is believed.

@@ -12,11 +12,12 @@ use crate::metrics::register;
 use crate::vend::Status;
 
 /// Every outcome of an attempt that a label may name.
-const OUTCOMES: [&str; 6] = [
+const OUTCOMES: [&str; 7] = [
     "minted",
     "repeated",
     "not_sent",
     "lost",
+    "intermediary",
     "throttled",
     "refused",
 ];

@@ -38,20 +38,18 @@ impl Keeper {
         outputs: &mut Vec<Output>,
     ) {
         self.busy = None;
-        let loaded = match result {
+        let mut loaded = match result {
             Ok(loaded) => loaded,
             Err(error) => return self.register_failed(&error.to_string(), now, outputs),
         };
-        if let Some(told) = loaded.moved_aside {
+        if let Some(told) = loaded.moved_aside.take() {
             self.moved_aside = Some(told.clone());
             outputs.push(Output::Note(Note::MovedAside(told)));
         }
-        if let Some((record, _)) = &loaded.found
-            && record.account != self.settings.account
-        {
-            let told = format!("the record there belongs to account {}", record.account);
-            return self.register_failed(&told, now, outputs);
-        }
+        let adopts = match self.adopt(&mut loaded, outputs) {
+            Ok(adopts) => adopts,
+            Err(told) => return self.register_failed(&told, now, outputs),
+        };
         // That it can be read says nothing of the writes that failed.
         if !self.unwritable {
             self.register_serves(outputs);
@@ -81,7 +79,47 @@ impl Keeper {
                 }
             }
         };
+        let seen = Seen {
+            dirty: seen.dirty || adopts,
+            ..seen
+        };
         self.see(seen, now, outputs);
+    }
+
+    /// Takes over the record of another account that never got a token, at the start alone: two daemons of two accounts would take
+    /// it from each other. True if it did.
+    fn adopt(&self, loaded: &mut Loaded, outputs: &mut Vec<Output>) -> Result<bool, String> {
+        let ours = &self.settings.account;
+        let Some((record, _)) = &mut loaded.found else {
+            return Ok(false);
+        };
+        if record.account == *ours {
+            return Ok(false);
+        }
+        let adopted = record.adopted_by(ours).filter(|_| self.seen.is_none());
+        let from = record.account.clone();
+        *record = adopted.ok_or_else(|| {
+            format!("the record there belongs to account {from}, and upstream.account is {ours}")
+        })?;
+        outputs.push(Output::Note(Note::Adopted { from }));
+        Ok(true)
+    }
+
+    /// Says once, as soon as record and keys are known, that the issuer refused them before.
+    pub(super) fn tell_of_the_start(&mut self, now: Stamp, outputs: &mut Vec<Output>) {
+        if self.began {
+            return;
+        }
+        let Some(situation) = self.situation(now) else {
+            return;
+        };
+        if let Some(refusal) = situation.refusal() {
+            outputs.push(Output::Note(Note::StillParked {
+                reason: refusal.reason.to_owned(),
+                next: refusal.retry_at.shown(now),
+            }));
+        }
+        self.began = true;
     }
 
     /// A record was found: is it the next one, one from another boot, or one that lost what we still hold?

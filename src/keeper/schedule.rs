@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::budget::Class;
 use crate::clock::Stamp;
-use crate::record::{Outcome, Record, Rules, Slot, Trigger};
+use crate::record::{Outcome, Record, Refusal, Rules, Slot, Trigger};
 use crate::token::{Generation, Token};
 
 /// What was asked for beyond the schedule.
@@ -29,6 +29,8 @@ pub enum WaitingFor {
     Backoff,
     /// The issuer refuses our keys.
     Parked,
+    /// Something before the issuer answers in its place, and has taken its share of the slots.
+    Intermediary,
     /// A slot.
     Budget,
     /// The distance that is safe after an unknown past.
@@ -46,6 +48,7 @@ impl WaitingFor {
             Self::Pace => "pace",
             Self::Backoff => "backoff",
             Self::Parked => "parked",
+            Self::Intermediary => "intermediary",
             Self::Budget => "budget",
             Self::Probation => "probation",
             Self::Claim => "claim",
@@ -73,7 +76,7 @@ pub struct Situation<'a> {
     pub record: &'a Record,
     /// The newest token that this process knows.
     pub token: Option<&'a Token>,
-    /// The fingerprint of the keys at hand.
+    /// The fingerprint of the set at hand: the keys, and the address that they are sent to.
     pub keys: &'a str,
     /// The lengths in force.
     pub rules: &'a Rules,
@@ -113,13 +116,14 @@ impl Situation<'_> {
         self.earliest(Class::Reported, Trigger::Report, self.now.boot)
     }
 
-    /// True while the issuer refuses the very keys that we have.
-    pub fn parked(&self) -> bool {
-        self.record.parked.is_some() && !self.keys_changed()
+    /// Why the set at hand is parked; `None` if it is not.
+    pub fn refusal(&self) -> Option<Refusal<'_>> {
+        self.record.refusal_of(self.keys)
     }
 
-    fn keys_changed(&self) -> bool {
-        self.record.keys.fingerprint != self.keys
+    /// True while the issuer refuses the very set that we have.
+    pub fn parked(&self) -> bool {
+        self.refusal().is_some()
     }
 
     /// A routine refresh once the token is due; an urgent one where there is hardly any of it left, or none.
@@ -150,7 +154,11 @@ impl Situation<'_> {
     }
 
     fn while_parked(&self) -> Plan {
-        self.earliest(Class::Routine, Trigger::Parked, self.now.boot)
+        let others = self.record.keys.fingerprint != self.keys;
+        // Where others hold a good set, a refused one need not be tried while their token is fresh.
+        let fresh = self.token.filter(|_| others);
+        let until_due = fresh.map_or(Duration::ZERO, |token| token.refresh_at.left(self.now));
+        self.earliest(Class::Routine, Trigger::Parked, self.now.boot + until_due)
     }
 
     /// Raises `base` over everything that stands in the way of an attempt.
@@ -172,17 +180,24 @@ impl Situation<'_> {
                 (plan.at, plan.waiting_for) = (at, reason);
             }
         };
-        if let Some(not_before) = self.record.not_before {
-            raise(not_before.boot, WaitingFor::Backoff);
+        // A set that was not tried yet need not wait for what went wrong with others.
+        let untried = self.record.is_untried(self.keys);
+        let own = &self.record.keys;
+        let failed = self.record.not_before.filter(|_| !untried);
+        let unsent = own.retry_at.filter(|_| own.fingerprint == self.keys);
+        for wait in [failed, unsent, self.record.held_until()] {
+            raise(
+                wait.map_or(Duration::ZERO, |at| at.boot),
+                WaitingFor::Backoff,
+            );
         }
-        if let Some(parked) = &self.record.parked {
-            if self.keys_changed() || trigger == Trigger::Operator {
-                // The wait of a parked record is not theirs; but sets of keys that take turns must not race through the budget.
-                let after_last = self.after_last(self.rules.backoff.first, |_| true);
-                raise(after_last, WaitingFor::Backoff);
-            } else {
-                raise(parked.retry_at.boot, WaitingFor::Parked);
-            }
+        let by_operator = trigger == Trigger::Operator;
+        if let Some(refusal) = self.refusal().filter(|_| !by_operator) {
+            raise(refusal.retry_at.boot, WaitingFor::Parked);
+        }
+        if !untried && !by_operator {
+            let allowed = self.record.intermediaries_allow(now, self.rules);
+            raise(allowed, WaitingFor::Intermediary);
         }
         raise(self.pace(class, trigger), WaitingFor::Pace);
         raise(
@@ -190,7 +205,7 @@ impl Situation<'_> {
             WaitingFor::Pace,
         );
         raise(
-            self.record.probation_allows(now, self.rules),
+            self.record.probation_allows(untried, now, self.rules),
             WaitingFor::Probation,
         );
         if let Some(claim) = &self.record.claim {

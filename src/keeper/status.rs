@@ -1,19 +1,21 @@
 //! The keeper's view of itself, for people. Its times are converted when they are shown; only those
 //! from before this boot, which need another one beside them, are brought up to date here.
 
-use super::{Keeper, Phase};
+use super::{Keeper, Phase, Situation};
 use crate::budget::Class;
 use crate::clock::Stamp;
 use crate::record::Record;
 use crate::vend::status::{
     BudgetStatus, FreeStatus, NextStatus, ParkedStatus, RegisterStatus, SlotStatus, Status,
-    TokenStatus,
+    TokenStatus, Trouble,
 };
 
 impl Keeper {
     /// How things stand at `now`. `kind` names the register.
     pub fn status(&self, now: Stamp, kind: &'static str) -> Status {
         let record = self.seen.as_ref().map(|seen| &seen.record);
+        let situation = self.situation(now);
+        let refusal = situation.as_ref().and_then(Situation::refusal);
         Status {
             version: env!("CARGO_PKG_VERSION"),
             account: self.settings.account.clone(),
@@ -32,17 +34,17 @@ impl Keeper {
                 detail: self.register_trouble.clone(),
                 moved_aside: self.moved_aside.clone(),
             },
-            parked: self
-                .situation(now)
-                .filter(super::Situation::parked)
-                .and_then(|situation| {
-                    let parked = situation.record.parked.as_ref()?;
-                    Some(ParkedStatus {
-                        since: beside(parked.since, parked.retry_at, now),
-                        reason: parked.reason.clone(),
-                    })
-                }),
-            trouble: self.trouble.clone(),
+            parked: refusal.map(|refusal| ParkedStatus {
+                since: beside(refusal.since, refusal.retry_at, now),
+                reason: refusal.reason.to_owned(),
+            }),
+            // After a restart the record alone says why there is no attempt.
+            trouble: self.trouble.clone().or_else(|| {
+                refusal.map(|refusal| Trouble {
+                    code: "refused",
+                    detail: refusal.reason.to_owned(),
+                })
+            }),
             clock_step_seconds: self.clock_step,
             short_lead: self.settings.short_lead,
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::slot;
-use super::{Claim, KeyTrial, Lengths, Outcome, Parked, Record, Rules, Slot, Trigger};
+use super::{Claim, Lengths, Outcome, Record, Rules, Slot, Trigger};
 use crate::budget::Class;
 use crate::clock::Stamp;
 use crate::token::{Freshness, Generation, Token};
@@ -18,7 +18,7 @@ pub struct Reservation<'a> {
     pub trigger: Trigger,
     /// The process that makes it.
     pub holder: &'a str,
-    /// The fingerprint of the keys at hand.
+    /// The fingerprint of the set at hand: the keys, and the address that they are sent to.
     pub keys: &'a str,
     /// The lowest generation that this process may allot: one above any it has seen.
     pub at_least: Generation,
@@ -44,6 +44,19 @@ pub struct Attempt {
     pub reserved_at: Stamp,
     /// Scales the wait after it, should it be lost, in thousandths.
     pub jitter: u32,
+    /// What is given back if it does not leave.
+    pub taken: Taken,
+}
+
+/// What an attempt takes besides its slot. It is given back with the slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// One of the requests that an unknown history may cost before the blind pace.
+    pub at_once: bool,
+    /// The right of its set to be tried at once.
+    pub first_of_set: bool,
+    /// The wait after earlier failures, which it needed not wait for; it holds for other sets.
+    pub passed: Option<Stamp>,
 }
 
 /// How an attempt failed, as far as the record must know.
@@ -56,6 +69,8 @@ pub enum Failure {
         /// Whether an answer came.
         answered: bool,
     },
+    /// Something that stands before the issuer answered in its place: it may have been counted, and may be yet.
+    Intermediary,
     /// The issuer counts too many; it may say how long to wait.
     Throttled {
         /// The issuer's wish.
@@ -91,19 +106,16 @@ impl Record {
         let mut next = self.clone();
         next.ledger.retain(|slot| slot.frees_at.boot > now.boot);
         next.generation = self.generation.next().max(reservation.at_least);
-        if next.keys.fingerprint != reservation.keys {
-            next.keys = KeyTrial {
-                fingerprint: reservation.keys.to_owned(),
-                ..KeyTrial::default()
-            };
-            next.parked = None;
-        }
+        let taken = Taken {
+            at_once: next.count_at_once(now, rules),
+            first_of_set: next.take_up(reservation.keys),
+            passed: self.not_before.filter(|at| at.boot > now.boot),
+        };
         if reservation.trigger == Trigger::Operator {
-            next.parked = None;
+            next.free_set();
         }
-        if let Some(parked) = &mut next.parked {
-            parked.retry_at = now.plus(rules.parked_retry);
-        }
+        next.put_off(now, rules);
+        next.hold_until = self.hold_until.filter(|at| at.boot > now.boot);
         let attempt = Attempt {
             generation: next.generation,
             holder: reservation.holder.to_owned(),
@@ -112,6 +124,7 @@ impl Record {
             key: next.keys.cursor,
             reserved_at: now,
             jitter: reservation.jitter,
+            taken,
         };
         next.ledger.push(Slot {
             attempt: attempt.generation,
@@ -162,11 +175,15 @@ impl Record {
             // A token that is due at birth must not set off the next mint at once, nor make its failures forgotten.
             if token.freshness(now) == Freshness::Fresh {
                 next.streak.lost = 0;
+                next.tried.clear();
             }
         }
+        // What may be made at once is for who has no token.
+        next.nothing_at_once();
         if self.is_newest(attempt) {
-            next.parked = None;
+            next.free_set();
             next.keys.refused = 0;
+            next.keys.retry_at = None;
             next.streak.unsent = 0;
         }
         // A fresh token sets off nothing by itself, and a believed report need not wait.
@@ -175,7 +192,7 @@ impl Record {
             failures => rules.backoff.after(failures),
         };
         next.wait(attempt, now.plus(pause));
-        next.keep_distance(now, rules);
+        next.keep_distance_after_an_end(now, rules);
         next
     }
 
@@ -187,19 +204,22 @@ impl Record {
         let open = slots.any(|slot| attempt.took(slot) && slot.outcome == Outcome::Begun);
         match failure {
             Failure::NotSent if !open => self.settle_claim(attempt),
-            Failure::NotSent => {
-                let mut next = self.settle(attempt, Outcome::Lost, None, now, rules);
-                next.ledger.retain(|slot| !attempt.took(slot));
-                next.streak.lost = self.streak.lost.saturating_sub(1);
-                next.streak.unsent = self.streak.unsent.saturating_add(1);
-                next.wait(attempt, now.plus(rules.unsent.after(next.streak.unsent)));
-                next
-            }
+            Failure::NotSent => self.given_back(attempt, now, rules),
             Failure::Lost { answered } => {
                 let mut next =
                     self.settle(attempt, Outcome::Lost, answered.then_some(now), now, rules);
                 next.wait(attempt, next.after_a_loss(attempt.jitter, now, rules));
-                next.keep_distance(now, rules);
+                next.keep_distance_after_an_end(now, rules);
+                next
+            }
+            Failure::Intermediary => {
+                // Whatever it was, it does not know whether the issuer has counted by now.
+                let mut next = self.settle(attempt, Outcome::Intermediary, None, now, rules);
+                next.wait(
+                    attempt,
+                    next.after_an_intermediary(attempt.jitter, now, rules),
+                );
+                next.keep_distance_after_an_end(now, rules);
                 next
             }
             Failure::Throttled { retry_after } => {
@@ -210,7 +230,7 @@ impl Record {
                     .unwrap_or_else(|| next.after_a_throttle(attempt, now, rules))
                     .clamp(shortest, longest);
                 next.wait(attempt, now.plus(wait));
-                next.keep_distance(now, rules);
+                next.keep_distance_after_an_end(now, rules);
                 next
             }
             Failure::Refused { .. } if !open || !self.is_newest(attempt) => {
@@ -226,23 +246,34 @@ impl Record {
                 next.keys.refused = self.keys.refused.saturating_add(1);
                 next.keys.cursor = attempt.key.wrapping_add(1) % (*keys).max(1);
                 next.not_before = Some(now);
-                next.keep_distance(now, rules);
+                next.keep_distance_after_an_end(now, rules);
                 if !*key_at_fault || next.keys.refused >= *keys || self.parked.is_some() {
-                    let before = self.parked.clone();
-                    let (since, newer) = before.map_or_else(
-                        || (now, BTreeMap::new()),
-                        |parked| (parked.since, parked.newer),
-                    );
-                    next.parked = Some(Parked {
-                        since,
-                        retry_at: now.plus(rules.parked_retry),
-                        reason: reason.clone(),
-                        newer,
-                    });
+                    next.park(reason, now, rules);
                 }
                 next
             }
         }
+    }
+
+    /// The record without an attempt whose request did not leave, but for the wait before the next one.
+    fn given_back(&self, attempt: &Attempt, now: Stamp, rules: &Rules) -> Self {
+        let mut next = self.settle(attempt, Outcome::Lost, None, now, rules);
+        next.ledger.retain(|slot| !attempt.took(slot));
+        next.streak.lost = self.streak.lost.saturating_sub(1);
+        next.streak.unsent = self.streak.unsent.saturating_add(1);
+        let until = now.plus(rules.unsent.after(next.streak.unsent));
+        if self.is_newest(attempt) {
+            if attempt.taken.at_once {
+                next.uncount_at_once();
+            }
+            if attempt.taken.first_of_set {
+                next.untry();
+            }
+            next.keys.retry_at = Some(until);
+        }
+        let passed = attempt.taken.passed.filter(|at| at.boot > until.boot);
+        next.wait(attempt, passed.unwrap_or(until));
+        next
     }
 
     /// Gives the claim back and writes the outcome into the slot. A slot that a lost record no longer has is put back; one that is
@@ -298,54 +329,7 @@ impl Record {
     }
 
     /// True unless a later attempt has been begun, or the record was lost, since.
-    fn is_newest(&self, attempt: &Attempt) -> bool {
+    pub(super) fn is_newest(&self, attempt: &Attempt) -> bool {
         self.generation <= attempt.generation
-    }
-
-    /// Lets the next attempt wait until then; only the newest attempt may shorten a wait that is there.
-    fn wait(&mut self, attempt: &Attempt, until: Stamp) {
-        let longer = self.not_before.filter(|at| at.boot > until.boot);
-        self.not_before = longer.filter(|_| !self.is_newest(attempt)).or(Some(until));
-    }
-
-    /// Lets no attempt begin sooner than `budget.spacing` after one that may have arrived until `now`.
-    fn keep_distance(&mut self, now: Stamp, rules: &Rules) {
-        let at = now.plus(rules.spacing);
-        if self.not_before.is_none_or(|before| before.boot < at.boot) {
-            self.not_before = Some(at);
-        }
-    }
-
-    /// How long to wait after a 429 that does not say: until the oldest slot frees, since more may be counted than we know of. But
-    /// strangers' slots free when they will, so once the token has ended, or is believed to be refused, the issuer is asked now and
-    /// then; not more often, since it may count what it refuses.
-    fn after_a_throttle(&self, attempt: &Attempt, now: Stamp, rules: &Rules) -> Duration {
-        let slots = self.ledger.iter();
-        let oldest_frees = slots
-            .map(|slot| slot.frees_at.boot.saturating_sub(now.boot))
-            .filter(|left| !left.is_zero())
-            .min()
-            .unwrap_or_default();
-        let held = self.token.as_ref();
-        let believed = held.filter(|_| attempt.class != Class::Reported);
-        let left = believed.map_or(Duration::ZERO, |token| token.expires_at.left(now));
-        oldest_frees.min(left.max(rules.throttled))
-    }
-
-    /// When the next attempt may follow one that may have been counted: the back-off, or the time left shared out among the slots
-    /// that are free by its end, whichever is longer. No share reaches past the end of the token, nor counts one that the lost mint
-    /// may have revoked.
-    fn after_a_loss(&self, jitter: u32, now: Stamp, rules: &Rules) -> Stamp {
-        let held = self.token.as_ref().filter(|_| !rules.revokes_previous);
-        let left = held.map_or(Duration::ZERO, |token| token.expires_at.left(now));
-        // A slot that frees itself before the token ends is as good as one that is free now.
-        let end = (now.boot + left).saturating_sub(Duration::from_nanos(1));
-        let slots = rules
-            .budget
-            .free(&self.spent(), Class::Urgent, end.max(now.boot));
-        let spread = |wait: Duration| wait * jitter / 1000;
-        let backoff = spread(rules.backoff.after(self.streak.lost));
-        let share = spread(left / slots.saturating_add(1)).min(left);
-        now.plus(backoff.max(share).min(rules.budget.period()))
     }
 }

@@ -103,6 +103,12 @@ impl Record {
             parked.retry_at = axis.wait(parked.retry_at);
             parked.since = axis.not_too_old(parked.since, false);
         }
+        for set in &mut next.refused {
+            set.retry_at = axis.wait(set.retry_at);
+            set.since = axis.not_too_old(set.since, false);
+        }
+        next.hold_until = self.hold_until.map(|at| axis.wait(at));
+        next.keys.retry_at = self.keys.retry_at.map(|at| axis.wait(at));
         if let Some(unknown) = &mut next.probation {
             unknown.until = unknown.until.map(|at| axis.wait(at));
         }
@@ -127,8 +133,11 @@ impl Record {
             self.claim.as_ref().map(|claim| claim.until),
             self.parked.as_ref().map(|parked| parked.retry_at),
             self.probation.as_ref().and_then(|unknown| unknown.until),
+            self.hold_until,
+            self.keys.retry_at,
         ];
-        times.into_iter().flatten().collect()
+        let refused = self.refused.iter().map(|set| set.retry_at);
+        times.into_iter().flatten().chain(refused).collect()
     }
 
     /// Forgets carried times that are no longer in the record.
@@ -163,8 +172,8 @@ impl Record {
                 None => later(until, self.written.at.plus(lengths.period)),
             };
             // Where nothing is minted until the past is known, that wait is the same moment.
-            if let Some(wait) = next.not_before.as_mut().filter(|at| **at == until) {
-                *wait = longer;
+            for wait in [&mut next.not_before, &mut next.hold_until] {
+                *wait = wait.map(|at| if at == until { longer } else { at });
             }
             unknown.until = Some(longer);
             let period = unknown.period.unwrap_or_default();

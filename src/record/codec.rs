@@ -118,6 +118,11 @@ pub(super) fn required<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Option::deserialize(from)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+pub(super) fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 pub(super) use crate::clock::nanoseconds;
 
 /// A length that an older format does not have, in whole nanoseconds.

@@ -183,6 +183,10 @@ impl Register for FileRegister {
     fn name(&self) -> &'static str {
         "file"
     }
+
+    fn file(&self) -> Option<&Path> {
+        Some(self.path())
+    }
 }
 
 impl Place {

@@ -51,12 +51,19 @@ impl Record {
         let until = next.probation.as_mut().and_then(|it| it.until.as_mut());
         let claim = next.claim.as_mut().map(|claim| &mut claim.until);
         let parked = next.parked.as_mut().map(|parked| &mut parked.retry_at);
-        for at in [until, claim, parked, next.not_before.as_mut()]
-            .into_iter()
-            .flatten()
-        {
+        let waits = [
+            until,
+            claim,
+            parked,
+            next.not_before.as_mut(),
+            next.hold_until.as_mut(),
+            next.keys.retry_at.as_mut(),
+        ];
+        let refused = next.refused.iter_mut().map(|set| &mut set.retry_at);
+        for at in waits.into_iter().flatten().chain(refused) {
             lower(at, now.plus(period));
         }
+        next.cut_sets();
         (next != *self).then_some(next)
     }
 
@@ -84,11 +91,13 @@ impl Record {
         next.streak.unsent = self.streak.unsent.max(held.streak.unsent);
         let latest = [self.not_before, held.not_before].into_iter().flatten();
         next.not_before = latest.max_by_key(|at| at.boot);
-        next.quarantine(now, rules);
+        let held_until = [self.held_until(), held.held_until()].into_iter().flatten();
+        next.hold_until = held_until.max_by_key(|at| at.boot);
         if self.tried_before(held) {
             next.keys.clone_from(&held.keys);
             next.parked.clone_from(&held.parked);
         }
+        next.merge_sets(held);
         let ends =
             |probation: &Probation| probation.until.map_or(Duration::MAX, |until| until.boot);
         let longest = [&self.probation, &held.probation]
@@ -96,6 +105,7 @@ impl Record {
             .flatten()
             .max_by_key(|it| ends(it));
         next.probation = longest.cloned();
+        next.quarantine(now, rules);
         if self.lineage == held.lineage {
             next.revision = self.revision.max(held.revision);
         }
@@ -119,11 +129,14 @@ impl Record {
         }
     }
 
-    /// Lets no attempt begin before others have had the time to bring back what they hold.
+    /// Lets no attempt begin before others have had the time to bring back what they hold, and none sooner than the blind pace where
+    /// the history is unknown.
     pub fn quarantine(&mut self, now: Stamp, rules: &Rules) {
         let ends = now.plus(rules.claim());
         let later = self.not_before.filter(|at| at.boot > ends.boot);
         self.not_before = later.or(Some(ends));
+        self.hold(ends);
+        self.nothing_at_once();
     }
 
     /// True if this record, found in the register, can follow `held`: the same lineage, no count of it lower, and no slot missing

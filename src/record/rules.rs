@@ -95,7 +95,9 @@ pub struct Rules {
     pub skew: Duration,
     /// A token younger than this is not believed to be refused: min(20 s, lifetime ÷ 180).
     pub too_young: Duration,
-    /// The distance between attempts while parked: window ÷ 2.
+    /// The wait before the one retry of a first mint on unknown history: window ÷ 360.
+    pub first_retry: Duration,
+    /// The distance between attempts with a set that is parked: window ÷ 2.
     pub parked_retry: Duration,
     /// The longest wait after a 429 that does not say how long, once there is no live token: window ÷ 4.
     pub throttled: Duration,
@@ -146,6 +148,7 @@ impl Rules {
                 .skew
                 .unwrap_or(Duration::from_secs(30).min(lifetime / 60)),
             too_young: Duration::from_secs(20).min(lifetime / 180),
+            first_retry: window / 360,
             parked_retry: window / 2,
             throttled: window / 4,
             revokes_previous: wanted.revokes_previous,
@@ -199,6 +202,7 @@ mod tests {
             (10 * SECOND, 30 * SECOND, 20 * SECOND)
         );
         assert_eq!(rules.parked_retry, 15 * MINUTE);
+        assert_eq!(rules.first_retry, 5 * SECOND);
         assert_eq!(rules.throttled, 450 * SECOND);
         assert_eq!(rules.claim(), 22 * SECOND);
     }

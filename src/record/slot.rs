@@ -165,6 +165,8 @@ pub enum Outcome {
     Minted,
     /// It may have been counted, and gave nothing.
     Lost,
+    /// Something before the issuer answered in its place; it may have been counted. Since format 1.1.
+    Intermediary,
     /// The issuer said: too many.
     Throttled,
     /// The issuer refused the request or its key.
@@ -174,10 +176,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Begun,
         Self::Minted,
         Self::Lost,
+        Self::Intermediary,
         Self::Throttled,
         Self::Refused,
     ];
@@ -188,6 +191,7 @@ impl Outcome {
             Self::Begun => "begun",
             Self::Minted => "minted",
             Self::Lost => "lost",
+            Self::Intermediary => "intermediary",
             Self::Throttled => "throttled",
             Self::Refused => "refused",
             Self::Other => "other",

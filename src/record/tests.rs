@@ -7,13 +7,16 @@ pub(super) mod machine;
 mod operator;
 pub(super) mod register;
 mod restore;
+mod sets;
 mod transitions;
+mod unknown;
 
 use super::*;
 use crate::budget::Class;
 use crate::token::Secret;
 use jiff::{SignedDuration, Timestamp};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -127,7 +127,7 @@ pub struct AttemptStatus {
     /// How long it took from then to its end, in seconds.
     #[serde(rename = "duration_seconds", serialize_with = "seconds")]
     pub duration: Duration,
-    /// `minted`, `repeated`, `not_sent`, `lost`, `throttled` or `refused`.
+    /// `minted`, `repeated`, `not_sent`, `lost`, `intermediary`, `throttled` or `refused`.
     pub outcome: &'static str,
     /// What the issuer or the system said.
     pub detail: Option<String>,
@@ -143,7 +143,8 @@ pub struct NextStatus {
     pub class: &'static str,
     /// What sets it off.
     pub trigger: &'static str,
-    /// What it waits for: `schedule`, `pace`, `backoff`, `budget`, `probation`, `claim`, `register`, `parked`.
+    /// What it waits for: `schedule`, `pace`, `backoff`, `budget`, `probation`, `claim`, `register`, `parked`,
+    /// `intermediary`.
     pub waiting_for: &'static str,
 }
 

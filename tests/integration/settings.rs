@@ -273,12 +273,28 @@ fn a_record_that_is_not_ours_is_never_touched() {
     let desk = Desk::new();
     desk.write("bearerd.toml", GOOD);
     assert_eq!(desk.run("init", &["--account", "other"], &[]).code, Some(0));
+    let untouched = fs::read_to_string(desk.here("DIR/state/record.json")).unwrap();
+    let check = desk.run("check", &[], &[]);
+    assert_eq!(check.code, Some(0));
+    assert!(
+        check
+            .err
+            .contains("never held a token; serve will take it over"),
+        "{}",
+        check.err
+    );
+    let golden = include_str!("../golden/records/1.0.json");
+    let mut document: serde_json::Value = serde_json::from_str(&untouched).unwrap();
+    let held: serde_json::Value = serde_json::from_str(golden).unwrap();
+    document["token"] = held["token"].clone();
+    desk.write("state/record.json", &document.to_string());
     let theirs = fs::read(desk.here("DIR/state/record.json")).unwrap();
     desk.refused(
         &desk.run("serve", &[], &[]),
         78,
-        &["record: the record there belongs to account other, and upstream.account is acct-1; name another record.file.folder, or mend \
-           upstream.account"],
+        &["record: the record at DIR/state/record.json belongs to account \"other\" and has held its token, and upstream.account is \
+           \"acct-1\"; mend upstream.account, or name another record.file.folder; to begin anew here, stop every bearerd on this folder \
+           and run: mv 'DIR/state/record.json' 'DIR/state/record.json.aside'"],
     );
     let check = desk.run("check", &[], &[]);
     assert_eq!(check.code, Some(78));

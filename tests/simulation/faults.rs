@@ -16,6 +16,8 @@ pub enum Kind {
     ServerError,
     /// 2xx that cannot be read, and counted.
     Garbled,
+    /// Something before the issuer answers; what was asked for is counted later, or never.
+    Intermediary,
     /// 429.
     Throttled,
     /// 401 for the first of the keys.
@@ -91,11 +93,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::AnswerLost,
         Self::CountedLate,
         Self::ServerError,
         Self::Garbled,
+        Self::Intermediary,
         Self::Throttled,
         Self::KeyRefused,
         Self::AllRefused,

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bearerd::budget::Class;
-use bearerd::record::{Outcome, Record, Rules, Slot, Trigger};
+use bearerd::record::{Absent, Outcome, Record, Rules, Slot, Trigger};
 use bearerd::token::{Generation, Token};
 
 use crate::clocks::{Nanos, nanos};
@@ -25,12 +25,25 @@ struct Begun {
     at: Nanos,
 }
 
-/// What was refused in a row, with one set of keys.
+/// What was refused in a row, with the set of keys that was tried last.
+#[derive(Default)]
 struct Refusals {
     keys: String,
     count: u32,
-    /// Every key was refused: since then.
-    all_since: Option<Nanos>,
+}
+
+/// So many sets of keys a record knows, as refused and as tried.
+const SETS: usize = 8;
+
+/// A record that was born where nothing was known of the past.
+struct Unknown {
+    /// By then everything unknown has freed itself.
+    until: Nanos,
+    /// So many requests may be sooner than the blind pace.
+    at_once: usize,
+    /// What was begun, by whom and when, and whether it was sooner.
+    begun: Vec<(Generation, String, Nanos, bool)>,
+    born: Nanos,
 }
 
 /// What must hold, and what is remembered to tell.
@@ -45,13 +58,23 @@ pub struct Laws {
     pub reads: u64,
     /// Which token each generation was vended with, since old numbers could last come again.
     vended: HashMap<Generation, u64>,
+    absent: Absent,
     begun: Option<Begun>,
     refusals: Refusals,
+    /// Sets of which every key was refused, and since when, newest last.
+    parked: VecDeque<(String, Nanos)>,
+    /// Sets that were tried since the last token.
+    tried: Vec<String>,
+    unknown: Option<Unknown>,
+    /// A copy of a record may be back that knows of fewer requests than were made: whoever finds it may begin anew.
+    copy_is_back: bool,
+    /// When intermediaries answered in a row, with nothing that could have mended it in between.
+    misled: VecDeque<Nanos>,
     reported: VecDeque<(Generation, Nanos)>,
 }
 
 impl Laws {
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: Rules, absent: Absent) -> Self {
         Self {
             rules,
             epoch: 0,
@@ -61,12 +84,14 @@ impl Laws {
             attempts: 0,
             reads: 0,
             vended: HashMap::new(),
+            absent,
             begun: None,
-            refusals: Refusals {
-                keys: String::new(),
-                count: 0,
-                all_since: None,
-            },
+            refusals: Refusals::default(),
+            parked: VecDeque::new(),
+            tried: Vec::new(),
+            unknown: None,
+            copy_is_back: false,
+            misled: VecDeque::new(),
             reported: VecDeque::new(),
         }
     }
@@ -75,6 +100,7 @@ impl Laws {
     pub fn lost(&mut self, generations_too: bool) {
         self.epoch += 1;
         self.forget_the_record();
+        self.copy_is_back = true;
         if generations_too {
             self.generations_may_repeat();
         }
@@ -90,7 +116,10 @@ impl Laws {
     pub fn forget_the_record(&mut self) {
         self.begun = None;
         self.refusals.count = 0;
-        self.refusals.all_since = None;
+        self.parked.clear();
+        self.tried.clear();
+        self.unknown = None;
+        self.misled.clear();
         self.reported.clear();
     }
 
@@ -137,8 +166,16 @@ impl Laws {
     }
 
     /// A record takes another's place.
-    pub fn replaced(&mut self, before: Option<&Record>, next: &Record) {
-        let Some(before) = before else { return };
+    ///
+    /// `bore`: when its writer made one, having found none. What is brought back has been written before.
+    pub fn replaced(&mut self, before: Option<&Record>, next: &Record, bore: Option<Nanos>) {
+        let Some(before) = before else {
+            self.unknown = None;
+            if let Some(bore) = bore.filter(|_| next.revision == 1) {
+                self.born(bore);
+            }
+            return;
+        };
         assert!(
             next.generation >= before.generation,
             "law 3: the record's generation went back from {} to {}",
@@ -170,33 +207,40 @@ impl Laws {
     pub fn begun(&mut self, before: Option<&Record>, slot: &Slot, keys: &str, now: Nanos) {
         if let (Some(last), Some(before)) = (&self.begun, before) {
             let same = |it: &&Slot| it.attempt == last.attempt && it.holder == last.holder;
-            let open = before
-                .ledger
-                .iter()
-                .find(same)
-                .is_some_and(|it| matches!(it.outcome, Outcome::Begun | Outcome::Lost));
-            let pause = nanos(self.rules.backoff.first) * 8 / 10;
+            let open = before.ledger.iter().find(same).is_some_and(|it| {
+                matches!(
+                    it.outcome,
+                    Outcome::Begun | Outcome::Lost | Outcome::Intermediary
+                )
+            });
+            let pause = match self.one_was_begun_on_unknown_history() {
+                true => nanos(self.rules.first_retry),
+                false => nanos(self.rules.backoff.first) * 8 / 10,
+            };
             let waited = now.saturating_sub(last.at);
             assert!(
-                !open || waited + pause / DRIFT >= pause,
+                !open || self.is_untried(keys) || waited + pause / DRIFT >= pause,
                 "pace: the back-off is forgotten, {:?} after a lost attempt comes the next, {:?}",
                 Duration::from_nanos(waited),
                 slot.trigger
             );
         }
-        // An operator unparks; and a record remembers one set of keys, the one that was tried last.
-        if slot.trigger == Trigger::Operator || self.refusals.keys != keys {
-            (self.refusals.count, self.refusals.all_since) = (0, None);
+        // Numbers are left out where copies were merged, which know one trial of keys together.
+        let next = |begun: &Begun| begun.attempt.0 + 1 == slot.attempt.0;
+        if !self.begun.as_ref().is_some_and(next) {
+            self.refusals.count = 0;
         }
-        if let Some(since) = self.refusals.all_since {
-            let pause = nanos(self.rules.parked_retry);
-            let waited = now.saturating_sub(since);
-            assert!(
-                waited >= pause - pause / 10,
-                "pace: the parking is forgotten, {:?} after the last key was refused comes {:?}",
-                Duration::from_nanos(waited),
-                slot.trigger
-            );
+        self.begun_while_parked(slot, keys, now);
+        self.begun_on_unknown_history(slot, now);
+        if slot.trigger == Trigger::Operator || self.refusals.keys != keys {
+            self.refusals.count = 0;
+        }
+        // An operator or another set may have mended what stands before the issuer.
+        if slot.trigger == Trigger::Operator || self.is_untried(keys) {
+            self.misled.clear();
+        }
+        if self.tried.len() < SETS && !self.tried.iter().any(|it| it == keys) {
+            self.tried.push(keys.to_owned());
         }
         if slot.class == Class::Reported {
             self.begun_for_a_report(before, slot.attempt, now);
@@ -206,6 +250,79 @@ impl Laws {
             holder: slot.holder.clone(),
             at: now,
         });
+    }
+
+    /// A set that was not tried since the last token need not wait for what went wrong with others.
+    fn is_untried(&self, keys: &str) -> bool {
+        self.tried.len() < SETS && !self.tried.iter().any(|it| it == keys)
+    }
+
+    /// Each set is parked by itself. An operator unparks it.
+    fn begun_while_parked(&mut self, slot: &Slot, keys: &str, now: Nanos) {
+        let Some(at) = self.parked.iter().position(|it| it.0 == keys) else {
+            return;
+        };
+        if slot.trigger == Trigger::Operator {
+            self.parked.remove(at);
+            return;
+        }
+        let pause = nanos(self.rules.parked_retry);
+        let waited = now.saturating_sub(self.parked[at].1);
+        assert!(
+            waited >= pause - pause / 10,
+            "pace: the parking is forgotten, {:?} after the last key was refused comes {:?}",
+            Duration::from_nanos(waited),
+            slot.trigger
+        );
+    }
+
+    /// A record was born, and nothing is known of what was spent before.
+    fn born(&mut self, now: Nanos) {
+        let period = nanos(self.rules.budget.period());
+        // A wall clock that is believed across a boot may be off by the skew.
+        let sure = period - period / DRIFT - 3 * nanos(self.rules.skew).min(period / 10);
+        self.copy_is_back = false;
+        self.unknown = Some(Unknown {
+            until: match self.absent {
+                Absent::Forgetful => Nanos::MAX,
+                Absent::New | Absent::Wait => now + sure,
+            },
+            at_once: match self.absent {
+                Absent::New => 3,
+                Absent::Wait | Absent::Forgetful => 0,
+            },
+            begun: Vec::new(),
+            born: now,
+        });
+    }
+
+    /// True if one request was made since the record was born, which may be retried soon.
+    fn one_was_begun_on_unknown_history(&self) -> bool {
+        let unknown = self.unknown.as_ref();
+        self.copy_is_back || unknown.is_some_and(|it| it.at_once > 0 && it.begun.len() == 1)
+    }
+
+    /// Three requests may be sooner than the blind pace, or none.
+    fn begun_on_unknown_history(&mut self, slot: &Slot, now: Nanos) {
+        let pace = nanos(self.rules.budget.blind_pace());
+        let Some(unknown) = self.unknown.as_mut().filter(|it| it.until > now) else {
+            self.unknown = None;
+            return;
+        };
+        let last = unknown.begun.iter().map(|it| it.2).max();
+        let sooner = match (last, self.absent) {
+            (None, Absent::New | Absent::Wait) => true,
+            (None, Absent::Forgetful) => now - unknown.born + pace / DRIFT < pace,
+            (Some(last), _) => now - last + pace / DRIFT < pace,
+        };
+        let (attempt, holder) = (slot.attempt, slot.holder.clone());
+        unknown.begun.push((attempt, holder, now, sooner));
+        let count = unknown.begun.iter().filter(|it| it.3).count();
+        assert!(
+            count <= unknown.at_once,
+            "pace: {count} requests at once on an unknown history, {:?} after the record was born",
+            Duration::from_nanos(now - unknown.born)
+        );
     }
 
     /// Law 8: reports have slots of their own, and never the last ones.
@@ -246,27 +363,64 @@ impl Laws {
     ) {
         let Some(slot) = slot else {
             // Given back: it never left.
+            if let Some(unknown) = &mut self.unknown {
+                let holder = &next.written.holder;
+                unknown
+                    .begun
+                    .retain(|it| it.0 != attempt || it.1 != *holder);
+            }
+            let last = &next.keys.fingerprint;
+            if !next.tried.contains(last) {
+                self.tried.retain(|it| it != last);
+            }
             return self.reported.retain(|it| it.0 != attempt);
         };
         match slot.outcome {
+            Outcome::Intermediary if slot.attempt == next.generation => self.misled_again(now),
+            Outcome::Begun | Outcome::Intermediary => {}
+            _ => self.misled.clear(),
+        }
+        let set = &next.keys.fingerprint;
+        match slot.outcome {
             // The end of a late writer parks nobody.
             Outcome::Refused if slot.attempt == next.generation => {
-                if self.refusals.keys != next.keys.fingerprint {
-                    self.refusals.keys.clone_from(&next.keys.fingerprint);
+                if self.refusals.keys != *set {
+                    self.refusals.keys.clone_from(set);
                     self.refusals.count = 0;
-                    self.refusals.all_since = None;
                 }
                 self.refusals.count += 1;
-                if self.refusals.count >= count {
-                    self.refusals.all_since = Some(now);
+                let known = self.parked.iter().any(|it| it.0 == *set);
+                if known || self.refusals.count >= count {
+                    self.parked.retain(|it| it.0 != *set);
+                    self.parked.push_back((set.clone(), now));
+                    if self.parked.len() > SETS {
+                        self.parked.pop_front();
+                    }
                 }
             }
             Outcome::Minted => {
                 self.refusals.count = 0;
-                self.refusals.all_since = None;
+                self.copy_is_back = false;
+                self.tried.clear();
+                if slot.attempt == next.generation {
+                    self.parked.retain(|it| it.0 != *set);
+                }
             }
             _ => {}
         }
+    }
+
+    /// A row of answers that are not the issuer's takes half of the slots.
+    fn misled_again(&mut self, now: Nanos) {
+        let window = nanos(self.rules.budget.window);
+        self.misled.retain(|at| at + window > now);
+        self.misled.push_back(now);
+        let half = self.rules.budget.limit.get().div_ceil(2) as usize;
+        assert!(
+            self.misled.len() <= half,
+            "pace: {} answers of intermediaries in a row in a window, and half of the slots are theirs",
+            self.misled.len()
+        );
     }
 
     /// Laws 3 and 4: a token is put out.

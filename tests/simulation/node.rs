@@ -81,6 +81,8 @@ pub struct Life {
     /// How many keys it knows of.
     pub keys: u32,
     pub vended: Option<Vended>,
+    /// When it made a record, having found none.
+    pub bore: Option<Nanos>,
     /// It will be told of a change.
     pub told: bool,
     pub answer: Option<bearerd::vend::ReportOutcome>,
@@ -107,6 +109,7 @@ impl Life {
             open: None,
             keys: 1,
             vended: None,
+            bore: None,
             told: false,
             answer: None,
         }

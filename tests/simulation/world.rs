@@ -158,7 +158,7 @@ impl World {
         );
         let mut world = Self {
             now: 0,
-            laws: Laws::new(rules.clone()),
+            laws: Laws::new(rules.clone(), setting.absent),
             setting,
             plan,
             machines,

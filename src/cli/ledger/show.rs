@@ -24,9 +24,22 @@ pub(super) struct Shown {
     slots: Vec<Row>,
     claim: Option<Claim>,
     not_before: Option<Timestamp>,
+    /// No attempt before this moment, whatever set is at hand.
+    hold_until: Option<Timestamp>,
     /// `None` where the past is known; `until` is `None` where it stays unknown.
     probation: Option<Probation>,
     parked: Option<Parked>,
+    /// The sets that the issuer refuses, the one that was tried last among them.
+    refused: Vec<Refused>,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    fingerprint: String,
+    /// The keys and the address of the settings are this set.
+    at_hand: bool,
+    #[serde(flatten)]
+    parked: Parked,
 }
 
 #[derive(Serialize)]
@@ -61,6 +74,8 @@ struct Claim {
 #[derive(Serialize)]
 struct Probation {
     until: Option<Timestamp>,
+    /// The requests that may still be made without the distance that is safe.
+    at_once: u32,
 }
 
 #[derive(Serialize)]
@@ -106,14 +121,17 @@ impl Shown {
                 until: wall(claim.until),
             }),
             not_before: record.not_before.and_then(ahead),
+            hold_until: record.held_until().and_then(ahead),
             probation: record.probation.as_ref().map(|probation| Probation {
                 until: probation.until.map(wall),
+                at_once: probation.at_once,
             }),
             parked: record.parked.as_ref().map(|parked| Parked {
                 since: as_written(parked.since),
                 retry_at: wall(parked.retry_at),
                 reason: parked.reason.clone(),
             }),
+            refused: Refused::all(record, desk, now, as_written),
         }
     }
 
@@ -154,14 +172,7 @@ impl Shown {
         let waits = self.waits();
         let labels = ["waits"].into_iter().chain(std::iter::repeat(""));
         lines.extend(labels.zip(&waits).map(|(label, wait)| line(label, wait)));
-        if let Some(parked) = &self.parked {
-            let (since, retry_at) = (day_and_time(parked.since), time(parked.retry_at));
-            let text = format!(
-                "since {since}, next attempt at {retry_at}: {}",
-                parked.reason
-            );
-            lines.push(line("PARKED", &text));
-        }
+        lines.extend(self.refused.iter().map(|set| line("PARKED", &set.words())));
         lines.concat()
     }
 
@@ -170,13 +181,20 @@ impl Shown {
         if let Some(at) = self.not_before {
             waits.push(format!("no mint before {}", time(at)));
         }
+        if let Some(at) = self.hold_until {
+            waits.push(format!("no mint before {} with any keys", time(at)));
+        }
         if let Some(probation) = &self.probation {
             let until = probation
                 .until
                 .map(|until| format!(" until {}", time(until)));
             let until = until.unwrap_or_default();
+            let but = match probation.at_once {
+                0 => String::new(),
+                left => format!(" but for {left}"),
+            };
             waits.push(format!(
-                "mints keep their distance{until}, since the past is unknown"
+                "mints{but} keep their distance{until}, since the past is unknown"
             ));
         }
         if waits.is_empty() {
@@ -209,6 +227,56 @@ impl Token {
             self.fingerprint,
             day_and_time(self.expires_at)
         )
+    }
+}
+
+impl Refused {
+    /// Every set that is refused, the one at hand first.
+    fn all(
+        record: &Record,
+        desk: &Desk,
+        now: Stamp,
+        as_written: impl Fn(Stamp) -> Timestamp,
+    ) -> Vec<Self> {
+        let at_hand = desk.set_at_hand();
+        let last = &record.keys.fingerprint;
+        let others = record.refused.iter().map(|set| &set.fingerprint);
+        let others = others.filter(|set| *set != last);
+        let mut all: Vec<Self> = [last]
+            .into_iter()
+            .chain(others)
+            .filter_map(|set| {
+                let refusal = record.refusal_of(set)?;
+                Some(Self {
+                    fingerprint: set.clone(),
+                    at_hand: at_hand.as_ref() == Some(set),
+                    parked: Parked {
+                        since: as_written(refusal.since),
+                        retry_at: refusal.retry_at.shown(now),
+                        reason: refusal.reason.to_owned(),
+                    },
+                })
+            })
+            .collect();
+        all.sort_by_key(|set| !set.at_hand);
+        all
+    }
+
+    fn words(&self) -> String {
+        let Parked {
+            since,
+            retry_at,
+            reason,
+        } = &self.parked;
+        let (since, retry_at) = (day_and_time(*since), time(*retry_at));
+        let whose = match self.at_hand {
+            true => String::new(),
+            false => format!(
+                "with keys or settings that are not those at hand ({}) ",
+                self.fingerprint
+            ),
+        };
+        format!("{whose}since {since}, next attempt at {retry_at}: {reason}")
     }
 }
 

@@ -329,6 +329,7 @@ fn waited_for(name: &str) -> String {
         "backoff" => "the back-off".into(),
         "budget" => "a free slot".into(),
         "probation" => "an unknown past".into(),
+        "intermediary" => "its share behind an intermediary".into(),
         "claim" => "another's mint".into(),
         "register" => "the record".into(),
         other => words(other),

@@ -61,7 +61,17 @@ pub(super) fn causes(error: &(dyn Error + 'static), key: &Key) -> String {
         false => texts.join(": "),
     };
     // These are the words of this machine: addresses, names and numbers are what an operator needs.
-    let words = words(&text, MAX_CAUSES_CHARS);
+    printable(&text, key)
+}
+
+/// The host that an intermediary leads to. `key` is the one that was sent.
+pub(super) fn host(host: &str, key: &Key) -> String {
+    printable(host, key)
+}
+
+/// The printable words of a text that show nothing of a key.
+fn printable(text: &str, key: &Key) -> String {
+    let words = words(text, MAX_CAUSES_CHARS);
     let count = words.len();
     let printable = |word: &str| word.bytes().all(|byte| byte.is_ascii_graphic());
     let mut masked = Masked::new(words, printable);

@@ -94,12 +94,8 @@ fn an_absurd_created_at_is_noted_and_not_believed() {
 }
 
 #[test]
-fn a_success_that_holds_no_token_may_have_been_counted() {
+fn an_object_that_holds_no_token_may_have_been_counted() {
     for body in [
-        "",
-        "{",
-        "[]",
-        r#"["abc","2025-07-10T06:59:05Z"]"#,
         "{}",
         r#"{"token":""}"#,
         r#"{"token":"two words"}"#,
@@ -114,12 +110,13 @@ fn a_success_that_holds_no_token_may_have_been_counted() {
     }
 }
 
-#[test]
-fn each_status_has_its_meaning() {
-    let name = |answer: &Answer| match answer {
+/// What an answer is taken for, in one word, and whether its detail tells whose it is.
+fn name(answer: &Answer) -> &'static str {
+    match answer {
         Answer::Minted(_) => "minted",
         Answer::NotSent { .. } => "not sent",
         Answer::Lost { .. } => "lost",
+        Answer::Intermediary { .. } => "intermediary",
         Answer::Throttled { .. } => "throttled",
         Answer::Refused {
             key_at_fault: true, ..
@@ -128,20 +125,96 @@ fn each_status_has_its_meaning() {
             key_at_fault: false,
             ..
         } => "refused",
-    };
+    }
+}
+
+const SLUG: &str = r#"{"slug":"some-error","message":"why"}"#;
+
+#[test]
+fn each_status_with_a_slug_has_its_meaning() {
     for (status, meaning) in [
-        (301, "refused"),
         (400, "refused"),
         (401, "key refused"),
         (403, "key refused"),
         (404, "refused"),
+        (405, "intermediary"),
         (408, "lost"),
+        (410, "intermediary"),
+        (421, "intermediary"),
+        (425, "lost"),
         (429, "throttled"),
         (500, "lost"),
         (503, "lost"),
+        (301, "intermediary"),
+        (304, "intermediary"),
+        (100, "intermediary"),
     ] {
-        assert_eq!(name(&judged(status, &[], "{}")), meaning, "{status}");
+        assert_eq!(name(&judged(status, &[], SLUG)), meaning, "{status}");
     }
+}
+
+#[test]
+fn what_is_no_json_with_a_slug_is_an_intermediarys_whatever_its_status() {
+    let bodies = [
+        "",
+        "<html><h1>502 Bad Gateway</h1></html>",
+        "Forbidden",
+        "{",
+        "[]",
+        "{}",
+        r#"["some-error","why"]"#,
+        r#"{"message":"Forbidden"}"#,
+        r#"{"slug":""}"#,
+        r#"{"slug":7}"#,
+        r#"{"slug":null}"#,
+        "\"slug\"",
+        r#"{"slug":"a"} trailing"#,
+    ];
+    for status in [
+        301, 302, 307, 308, 400, 401, 403, 404, 405, 407, 408, 421, 425, 451, 500, 502, 503, 504,
+        511,
+    ] {
+        for body in bodies {
+            let answer = judged(status, &[], body);
+            assert_eq!(name(&answer), "intermediary", "{status} {body}");
+        }
+    }
+    // The status alone says that the issuer counts too many, and a success of a portal is none.
+    for body in bodies {
+        assert_eq!(name(&judged(429, &[], body)), "throttled", "{body}");
+    }
+    let no_objects = ["", "<html>log in</html>", "{", "[]", r#"["abc","x"]"#];
+    for (status, body) in no_objects.map(|body| (200, body)) {
+        assert_eq!(name(&judged(status, &[], body)), "intermediary", "{body}");
+    }
+    assert_eq!(name(&judged(204, &[], "")), "intermediary");
+}
+
+#[test]
+fn an_intermediarys_redirect_names_its_host_alone_and_no_key() {
+    let detail = |status, location| match judged(status, &[("location", location)], "") {
+        Answer::Intermediary { detail } => detail,
+        other => panic!("{other:?}"),
+    };
+    let to = |host: &str| format!("the answer does not look like Truecaller's: 302{host} (look at");
+    for (location, host) in [
+        (
+            "https://user:secret@portal.example/login?key=the-api-key",
+            " to portal.example",
+        ),
+        ("https://the-api-key.example/", " to …"),
+        ("/login", ""),
+        ("not a url", ""),
+    ] {
+        let detail = detail(302, location);
+        assert!(detail.starts_with(&to(host)), "{detail}");
+        assert!(
+            !detail.contains("secret") && !detail.contains("the-api-key"),
+            "{detail}"
+        );
+    }
+    let gateway = detail(502, "https://elsewhere.example/");
+    assert!(gateway.starts_with("the answer does not look like Truecaller's: 502 (look at"));
 }
 
 #[test]

@@ -111,6 +111,7 @@ fn start_on(register: Arc<dyn Register>, issuer: Scripted) -> Running {
         issuer: Arc::clone(&issuer) as Arc<dyn Issuer>,
         keys: key_files.read().unwrap(),
         key_files,
+        mint_url: "http://issuer/token".into(),
         clock: Arc::new(PausedClock),
         vend: Arc::clone(&vend),
         commands,

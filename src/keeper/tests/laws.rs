@@ -129,19 +129,18 @@ fn an_operator_unparks() {
     world.replies = [Reply::Refused(false)].into();
     world.run(MINUTE);
     assert!(world.vends(0).is_none());
-    // A new record's past is unknown: one mint per 198 seconds.
     let paced = world.refresh(0);
     assert!(
         matches!(
             paced,
             RefreshOutcome::Refused {
-                waiting_for: "probation",
+                waiting_for: "pace",
                 ..
             }
         ),
         "{paced:?}"
     );
-    world.run(139 * SECOND);
+    world.run(61 * SECOND);
     assert_eq!(world.refresh(0), RefreshOutcome::Refreshing);
     world.run(SECOND);
     assert!(world.vends(0).is_some());

@@ -1,10 +1,12 @@
 //! When the next attempt may be made: each thing that stands in its way, alone.
 
-use super::world::the_real_account;
+use super::world::{SECOND, the_real_account};
 use crate::budget::Class;
 use crate::clock::{BootId, Stamp};
 use crate::keeper::schedule::{Plan, Situation, WaitingFor, Wishes};
-use crate::record::{Absent, Claim, Outcome, Parked, Record, Rules, Slot, Trigger, Writer};
+use crate::record::{
+    Absent, Claim, Outcome, Parked, Record, RefusedSet, Rules, Slot, Trigger, Writer,
+};
 use crate::token::{Generation, Secret, Token};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -181,6 +183,7 @@ fn every_class_waits_for_the_pace_of_an_unknown_past() {
     case.record.probation = Some(crate::record::Probation {
         until: None,
         period: None,
+        at_once: 0,
         newer: Default::default(),
     });
     case.slot(Urgent, Outcome::Minted, 3900);
@@ -284,12 +287,119 @@ fn parked_keys_wait_and_changed_keys_and_operators_do_not() {
     let plan = case.with_keys("others", 1010, NONE);
     assert_eq!(
         (plan.at, plan.class, plan.trigger),
-        (at(1030).boot, Urgent, FirstToken)
+        (at(1010).boot, Urgent, FirstToken)
     );
-    // But nobody passes a wait that the issuer asked for.
+    // Nobody but a set that was not tried yet passes a wait that the issuer asked for.
     case.record.not_before = Some(at(1500));
-    assert_eq!(case.with_keys("others", 1010, NONE).at, at(1500).boot);
+    assert_eq!(case.with_keys("others", 1010, NONE).at, at(1010).boot);
     assert_eq!(case.plan(1010, OPERATOR).at, at(1500).boot);
+}
+
+#[test]
+fn a_set_that_was_not_tried_passes_what_went_wrong_with_others_and_nothing_else() {
+    let mut case = case();
+    case.token = None;
+    case.slot(Urgent, Outcome::Lost, 1000);
+    case.record.not_before = Some(at(1900));
+    case.record.tried = vec!["keys".into()];
+    case.record.probation = Some(crate::record::Probation {
+        until: Some(at(1980)),
+        period: None,
+        at_once: 1,
+        newer: Default::default(),
+    });
+    let new = |case: &Case| {
+        let plan = case.with_keys("new", 1010, NONE);
+        (plan.at, plan.waiting_for)
+    };
+    let until = |second: i64, waiting_for| (at(second).boot, waiting_for);
+    assert_eq!(new(&case), until(1010, WaitingFor::Nothing));
+    case.is(1010, NONE, (1900, Urgent, FirstToken, WaitingFor::Backoff));
+    // Nothing is left that may be made at once.
+    case.record.probation.as_mut().unwrap().at_once = 0;
+    assert_eq!(new(&case).1, WaitingFor::Probation);
+    case.record.probation = None;
+    case.record.tried.push("new".into());
+    assert_eq!(new(&case), until(1900, WaitingFor::Backoff), "once");
+    case.record.tried.pop();
+    case.record.hold_until = Some(at(1300));
+    assert_eq!(new(&case), until(1300, WaitingFor::Backoff));
+    case.record.hold_until = None;
+    // Its own last request did not leave.
+    case.record.keys.fingerprint = "new".into();
+    case.record.keys.retry_at = Some(at(1015));
+    assert_eq!(new(&case), until(1015, WaitingFor::Backoff));
+    case.record.keys.fingerprint = "keys".into();
+    assert_eq!(new(&case), until(1010, WaitingFor::Nothing));
+    case.rules.spacing = 60 * SECOND;
+    assert_eq!(new(&case), until(1060, WaitingFor::Pace));
+    case.rules.spacing = Duration::ZERO;
+    case.record.claim = Some(Claim {
+        attempt: Generation(9),
+        holder: "other".into(),
+        until: at(1022),
+        newer: Default::default(),
+    });
+    assert_eq!(new(&case), until(1022, WaitingFor::Claim));
+    for reserved in 1..10 {
+        case.slot(Urgent, Outcome::Lost, 1000 + reserved);
+    }
+    assert_eq!(new(&case), until(1000 + 33 * 60, WaitingFor::Budget));
+}
+
+#[test]
+fn a_run_of_intermediaries_takes_half_of_the_slots_and_leaves_the_rest_to_a_mend() {
+    let mut case = case();
+    case.token = None;
+    case.record.tried = vec!["keys".into()];
+    for reserved in 0..5 {
+        case.is(1010, NONE, (1010, Urgent, FirstToken, WaitingFor::Nothing));
+        case.slot(Urgent, Outcome::Intermediary, 1000 + reserved);
+    }
+    let first_frees = 1000 + 33 * 60;
+    let waits = (first_frees, Urgent, FirstToken, WaitingFor::Intermediary);
+    case.is(1010, NONE, waits);
+    // A set that was not tried, an operator and an answer of another kind go on.
+    assert_eq!(case.with_keys("new", 1010, NONE).at, at(1010).boot);
+    let asked = case.plan(1300, OPERATOR);
+    assert_eq!((asked.at, asked.trigger), (at(1300).boot, Operator));
+    case.slot(Urgent, Outcome::Lost, 1005);
+    case.is(1010, NONE, (1010, Urgent, FirstToken, WaitingFor::Nothing));
+    // The mend was none.
+    case.slot(Urgent, Outcome::Intermediary, 1006);
+    let plan = case.plan(1010, NONE);
+    let second_frees = at(1001 + 33 * 60).boot;
+    assert_eq!(
+        (plan.at, plan.waiting_for),
+        (second_frees, WaitingFor::Intermediary)
+    );
+}
+
+#[test]
+fn a_refused_set_is_tried_rarely_and_not_while_the_token_of_another_is_fresh() {
+    let mut case = case();
+    case.slot(Routine, Outcome::Minted, 0);
+    case.record.refused = vec![RefusedSet {
+        fingerprint: "old".into(),
+        since: at(0),
+        retry_at: at(900),
+        reason: "no".into(),
+        cursor: 0,
+        newer: Default::default(),
+    }];
+    let old = |case: &Case, second| {
+        let plan = case.with_keys("old", second, NONE);
+        (plan.at, plan.trigger, plan.waiting_for)
+    };
+    let due = at(27 * 60).boot;
+    assert_eq!(
+        old(&case, 100),
+        (due, Trigger::Parked, WaitingFor::Schedule)
+    );
+    case.record.refused[0].retry_at = at(2000);
+    let rare = (at(2000).boot, Trigger::Parked, WaitingFor::Parked);
+    assert_eq!(old(&case, 1700), rare);
+    case.is(1700, NONE, (1700, Routine, Schedule, WaitingFor::Nothing));
 }
 
 #[test]

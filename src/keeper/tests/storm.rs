@@ -258,6 +258,7 @@ impl Storm {
             issuer: Arc::clone(&issuer) as Arc<dyn Issuer>,
             keys: key_files.read().unwrap(),
             key_files,
+            mint_url: "http://issuer/token".into(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             vend: Arc::clone(&vend),
             commands,

@@ -44,6 +44,8 @@ pub(super) enum Reply {
     NotSent,
     Throttled(Option<Duration>),
     Refused(bool),
+    /// This answer, judged by the real client.
+    Http(u16, Option<&'static str>, &'static str),
 }
 
 pub(super) struct Machine {
@@ -88,6 +90,7 @@ pub(super) struct World {
     pub(super) now: Duration,
     pub(super) rules: Rules,
     pub(super) absent: Absent,
+    pub(super) account: String,
     pub(super) machines: Vec<Machine>,
     pub(super) daemons: Vec<Daemon>,
     pub(super) cell: Option<(Record, u64)>,
@@ -138,6 +141,7 @@ impl World {
             now: 100_000 * SECOND,
             rules,
             absent: Absent::New,
+            account: "account".into(),
             machines: vec![machine],
             daemons: (0..daemons).map(daemon).collect(),
             cell: None,
@@ -210,7 +214,7 @@ impl World {
         let number = self.count;
         let machine = self.daemons[daemon].machine;
         let settings = Settings {
-            account: "account".into(),
+            account: self.account.clone(),
             rules: self.rules.clone(),
             absent: self.absent,
             holder: format!("holder-{number}"),

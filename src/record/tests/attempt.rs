@@ -375,13 +375,21 @@ fn a_changed_key_set_or_an_operator_or_a_token_unparks() {
 fn an_unknown_past_is_paced_for_a_period_and_one_without_memory_for_ever() {
     let rules = rules();
     let new = |absent| Record::new("account", "l".into(), absent, writer(0), &rules);
-    let allowed = |record: &Record, second: u64| record.probation_allows(at(second).boot, &rules);
+    let allowed =
+        |record: &Record, second: u64| record.probation_allows(false, at(second).boot, &rules);
 
     let fresh = new(Absent::New);
     assert_eq!((fresh.not_before, allowed(&fresh, 5)), (None, at(5).boot));
-    let (begun, _) = begin(&fresh, 5);
+    let paced = Record {
+        probation: fresh
+            .probation
+            .clone()
+            .map(|it| Probation { at_once: 0, ..it }),
+        ..fresh.clone()
+    };
+    let (begun, _) = begin(&paced, 5);
     assert_eq!(allowed(&begun, 6), at(5).boot + rules.budget.blind_pace());
-    let (late, _) = begin(&fresh, 33 * 60 - 10);
+    let (late, _) = begin(&paced, 33 * 60 - 10);
     assert_eq!(
         allowed(&late, 33 * 60 - 9),
         at(33 * 60).boot,

@@ -14,6 +14,7 @@ fn what_is_written_is_read_back() {
     record.probation = Some(Probation {
         until: None,
         period: None,
+        at_once: 0,
         newer: BTreeMap::new(),
     });
     assert_eq!(Record::parse(&record.to_text()), Ok(record));

@@ -109,6 +109,18 @@ fn the_golden_record_of_format_1_0_is_read_and_written_without_loss() {
 fn a_record_of_this_format_keeps_every_name() {
     let mut record = read(&golden(), then());
     record.format = FORMAT;
+    let refused = Failure::Refused {
+        key_at_fault: true,
+        keys: 2,
+        reason: "no".into(),
+    };
+    record = record.abort(&attempt_of(&record, 9), &refused, then(), &rules());
+    record.claim = golden().claim;
+    record.refused[0].cursor = 1;
+    record.tried = vec!["set".into()];
+    record.hold_until = Some(then());
+    record.keys.retry_at = Some(then());
+    record.probation.as_mut().unwrap().at_once = 2;
     let other = BootId::new("elsewhere");
     let record = record.on_boot(&other, then(), &rules()).unwrap();
     let mut names = Vec::new();
@@ -261,6 +273,7 @@ fn attempt_of(record: &Record, at: usize) -> Attempt {
         key: 0,
         reserved_at: slot.reserved_at,
         jitter: 1000,
+        taken: Taken::default(),
     }
 }
 

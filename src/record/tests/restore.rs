@@ -120,6 +120,7 @@ fn waits_and_probation_are_carried_over() {
     record.probation = Some(Probation {
         until: Some(at(1210)),
         period: None,
+        at_once: 0,
         newer: BTreeMap::new(),
     });
     record.parked = Some(Parked {
@@ -128,11 +129,44 @@ fn waits_and_probation_are_carried_over() {
         reason: "no".into(),
         newer: BTreeMap::new(),
     });
+    record.hold_until = Some(at(710));
+    record.keys.retry_at = Some(at(610));
+    record.refused = vec![refused_set(1010)];
     let now = now(310, 40);
     let moved = record.on_boot(&there(), now, &rules()).unwrap();
     assert_eq!(left(moved.not_before.unwrap(), now), 530);
-    assert_eq!(left(moved.probation.unwrap().until.unwrap(), now), 930);
-    assert_eq!(left(moved.parked.unwrap().retry_at, now), 630);
+    assert_eq!(
+        left(moved.probation.as_ref().unwrap().until.unwrap(), now),
+        930
+    );
+    assert_eq!(left(moved.parked.as_ref().unwrap().retry_at, now), 630);
+    assert_eq!(left(moved.hold_until.unwrap(), now), 430);
+    assert_eq!(left(moved.keys.retry_at.unwrap(), now), 330);
+    assert_eq!(left(moved.refused[0].retry_at, now), 730);
+    // The skew is in each of them once, however often they are carried on.
+    let moved = Record {
+        written: Writer {
+            boot_id: there(),
+            at: now,
+            ..writer(0)
+        },
+        ..moved
+    };
+    let again = moved.on_boot(&here(), at(320), &rules()).unwrap();
+    assert_eq!(left(again.hold_until.unwrap(), at(320)), 420);
+    assert_eq!(left(again.keys.retry_at.unwrap(), at(320)), 320);
+    assert_eq!(left(again.refused[0].retry_at, at(320)), 720);
+}
+
+fn refused_set(retry_at: u64) -> RefusedSet {
+    RefusedSet {
+        fingerprint: "set".into(),
+        since: at(0),
+        retry_at: at(retry_at),
+        reason: "no".into(),
+        cursor: 0,
+        newer: BTreeMap::new(),
+    }
 }
 
 #[test]
@@ -142,6 +176,7 @@ fn a_wait_gets_no_longer_by_a_wall_clock_that_is_not_believed() {
     record.probation = Some(Probation {
         until: Some(at(1210)),
         period: None,
+        at_once: 0,
         newer: BTreeMap::new(),
     });
     record.parked = Some(Parked {
@@ -173,6 +208,7 @@ fn absurd_times_are_clamped_to_a_period_and_a_lifetime() {
     record.probation = Some(Probation {
         until: Some(absurd),
         period: None,
+        at_once: 0,
         newer: BTreeMap::new(),
     });
     record.claim = Some(Claim {
@@ -187,6 +223,17 @@ fn absurd_times_are_clamped_to_a_period_and_a_lifetime() {
         reason: "x".into(),
         newer: BTreeMap::new(),
     });
+    record.hold_until = Some(absurd);
+    record.keys.retry_at = Some(absurd);
+    record.refused = vec![
+        RefusedSet {
+            since: absurd,
+            retry_at: absurd,
+            ..refused_set(0)
+        };
+        20
+    ];
+    record.tried = vec!["x".into(); 20];
     let token = record.token.as_mut().unwrap();
     (token.refresh_at, token.expires_at) = (absurd, absurd);
     record.streak = Streak {
@@ -217,7 +264,11 @@ fn absurd_times_are_clamped_to_a_period_and_a_lifetime() {
             record.claim.as_ref().unwrap().until,
             record.parked.as_ref().unwrap().retry_at,
             record.probation.as_ref().unwrap().until.unwrap(),
+            record.hold_until.unwrap(),
+            record.keys.retry_at.unwrap(),
+            record.refused[0].retry_at,
         ];
+        assert_eq!((record.refused.len(), record.tried.len()), (8, 8));
         assert!(stamps.iter().all(|at| at.boot <= period.boot), "{stamps:?}");
         assert!(record.token.as_ref().unwrap().expires_at.left(now) <= 60 * MINUTE);
         assert_eq!(record.clamped(now, &rules()), None);
@@ -289,10 +340,10 @@ fn what_was_lost_is_merged_back_with_the_later_time_and_a_quarantine() {
     );
     assert!(merged.generation > held.generation && merged.generation > found.generation);
     assert!(left(merged.not_before.unwrap(), at(410)) >= 22);
-    assert_eq!(
-        merged.probation, found.probation,
-        "the longer probation holds"
-    );
+    let until = |record: &Record| record.probation.as_ref().unwrap().until;
+    assert_eq!(until(&merged), until(&found), "the longer probation holds");
+    assert_eq!(merged.probation.as_ref().unwrap().at_once, 0);
+    assert_eq!(left(merged.hold_until.unwrap(), at(410)), 22);
     assert_eq!((merged.claim, merged.streak.lost), (found.claim, 1));
 }
 
@@ -304,6 +355,7 @@ fn the_keys_that_were_tried_last_are_the_ones_that_stay_refused() {
             fingerprint: fingerprint.into(),
             cursor: 0,
             refused: 2,
+            retry_at: None,
             newer: BTreeMap::new(),
         },
         parked: Some(Parked {

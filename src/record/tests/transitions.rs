@@ -2,6 +2,7 @@
 
 use super::machine::{Seen, histories, is_a_whole_run, run};
 use super::*;
+use crate::token::Freshness;
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
@@ -64,6 +65,7 @@ enum How {
     NotSent,
     Silence,
     Broken,
+    Intermediary,
     Throttled(Option<u64>),
     Refused { key_at_fault: bool },
 }
@@ -75,6 +77,7 @@ impl How {
             Self::NotSent => "not sent",
             Self::Silence => "silence",
             Self::Broken => "broken",
+            Self::Intermediary => "intermediary",
             Self::Throttled(_) => "throttled",
             Self::Refused { .. } => "refused",
         }
@@ -218,7 +221,7 @@ impl Model {
             return;
         }
         let counted_by = match how {
-            How::Silence | How::NotSent => Moment::MAX / 2,
+            How::Silence | How::Intermediary | How::NotSent => Moment::MAX / 2,
             How::Minted { .. } => answered,
             _ => self.now,
         };
@@ -338,6 +341,33 @@ fn stamp(moment: Moment, booted: Moment) -> Stamp {
     }
 }
 
+/// More sets than are remembered.
+fn any_of_sets() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(vec!["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"])
+}
+
+/// What holds of a record's sets whatever was done to it.
+fn sets_are_told_apart(record: &Record) {
+    let Record { refused, tried, .. } = record;
+    let mut names: Vec<&str> = refused.iter().map(|it| it.fingerprint.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert!(names.len() == refused.len() && names.len() <= 8);
+    let mut names = tried.clone();
+    names.sort();
+    names.dedup();
+    assert!(names.len() == tried.len() && names.len() <= 8);
+    // Older builds read of the set that was tried last alone.
+    let last = &record.keys.fingerprint;
+    let entry = refused.iter().find(|it| it.fingerprint == *last);
+    let entry = entry.map(|it| (it.since, it.retry_at, it.reason.as_str()));
+    let parked = record.parked.as_ref();
+    assert_eq!(
+        entry,
+        parked.map(|it| (it.since, it.retry_at, it.reason.as_str()))
+    );
+}
+
 struct Histories;
 
 impl ReferenceStateMachine for Histories {
@@ -392,7 +422,7 @@ impl ReferenceStateMachine for Histories {
             process,
             proptest::sample::select(Class::ALL.to_vec()),
             trigger,
-            prop_oneof![9 => Just(KEYS), 1 => Just("other keys")],
+            prop_oneof![9 => Just(KEYS), 3 => any_of_sets()],
             800u32..=1200,
             proptest::bool::weighted(0.9),
         );
@@ -412,6 +442,7 @@ impl ReferenceStateMachine for Histories {
             3 => Just(How::NotSent),
             2 => Just(How::Silence),
             2 => Just(How::Broken),
+            2 => Just(How::Intermediary),
             1 => proptest::option::of(0u64..5_000).prop_map(How::Throttled),
             3 => any::<bool>().prop_map(|key_at_fault| How::Refused { key_at_fault }),
         ];
@@ -580,9 +611,12 @@ impl Real {
             (next.streak.lost, &next.token),
             (before.streak.lost + 1, &before.token)
         );
-        let changed = before.keys.fingerprint != keys;
-        let unparked = changed || trigger == Trigger::Operator;
-        assert_eq!(next.parked.is_some(), before.parked.is_some() && !unparked);
+        let refused = before.refusal_of(keys).is_some() && trigger != Trigger::Operator;
+        assert_eq!(next.parked.is_some(), refused, "parking belongs to a set");
+        let known = before.tried.iter().any(|it| it == keys);
+        let first = before.tried.len() < 8 && !known;
+        assert_eq!(attempt.taken.first_of_set, first);
+        assert!(!next.is_untried(keys), "once");
         let wait = next.not_before.expect("as if it were lost already");
         assert!(wait.boot >= now.boot && wait.boot <= now.boot + rules().budget.period());
         self.attempts.push(attempt);
@@ -609,6 +643,7 @@ impl Real {
         let newest = before.generation <= attempt.generation;
         if !newest {
             assert_eq!((&next.keys, &next.parked), (&before.keys, &before.parked));
+            assert_eq!(next.refused, before.refused);
             assert!(
                 wait(&next) >= wait(&before),
                 "a late writer shortens no wait"
@@ -633,6 +668,16 @@ impl Real {
         if newest && matches!(how, How::Minted { .. }) {
             assert_eq!((&next.parked, next.keys.refused), (&None, 0));
         }
+        let news = next.token.as_ref().filter(|_| next.token != before.token);
+        if news.is_some_and(|token| token.freshness(now) == Freshness::Fresh) {
+            assert!(next.tried.is_empty());
+        } else if how != How::NotSent {
+            assert_eq!(next.tried, before.tried, "only a fresh token forgets them");
+        }
+        assert!(
+            next.hold_until.map(|at| at.boot) >= before.hold_until.map(|at| at.boot),
+            "an end shortens no hold"
+        );
         SEEN.count((how.name(), newest, model.repeated));
         self.ends[number] = Some((how, now));
         self.write(next, now);
@@ -712,6 +757,23 @@ impl Real {
         let lost = held.streak.lost.max(found.streak.lost);
         assert_eq!(next.streak.lost, lost);
         assert!(next.revision >= found.revision);
+        let held_until = next.hold_until.map(|at| at.boot);
+        assert!(
+            held_until >= Some(quarantine),
+            "no set may pass a quarantine"
+        );
+        let at_once = next.probation.as_ref().map(|it| it.at_once);
+        assert!(at_once.unwrap_or(0) == 0, "nothing at once after a merge");
+        for set in found.refused.iter().chain(&held.refused) {
+            let of = |it: &&RefusedSet| it.fingerprint == set.fingerprint;
+            let kept = next.refused.iter().find(of);
+            let last = set.fingerprint == next.keys.fingerprint;
+            let full = next.refused.len() == 8;
+            assert!(
+                last || full || kept.is_some_and(|it| it.retry_at.boot >= set.retry_at.boot),
+                "no refusal is forgotten"
+            );
+        }
         assert_eq!(
             next.parked.is_some(),
             found.parked.is_some() || held.parked.is_some()
@@ -742,6 +804,7 @@ fn ended(record: &Record, attempt: &Attempt, how: How, answered: Stamp, now: Sta
         How::NotSent => Failure::NotSent,
         How::Silence => Failure::Lost { answered: false },
         How::Broken => Failure::Lost { answered: true },
+        How::Intermediary => Failure::Intermediary,
         How::Throttled(seconds) => Failure::Throttled {
             retry_after: seconds.map(Duration::from_secs),
         },
@@ -827,6 +890,7 @@ impl StateMachineTest for Transitions {
         let record = &real.record;
         assert_eq!(record.generation.0, document.generation);
         assert_eq!(record.revision, document.revision);
+        sets_are_told_apart(record);
         let token = record.token.as_ref().map(|it| it.generation.0);
         assert_eq!(token, document.token, "only a newer token takes its place");
         let claim = record
@@ -867,6 +931,7 @@ fn a_record_keeps_its_promises_whoever_writes_it_and_however_late() {
         "not sent",
         "silence",
         "broken",
+        "intermediary",
         "throttled",
         "refused",
     ];

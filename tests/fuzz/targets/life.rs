@@ -199,6 +199,7 @@ impl Life {
                 key_at_fault: false,
                 detail,
             },
+            11 => Answer::Intermediary { detail },
             _ => minted(self.minted, Duration::ZERO, self.now),
         };
         self.step(Input::Minted(answer));

@@ -49,9 +49,13 @@ async fn answers_lost_in_a_row_cost_a_slot_each_and_back_off() {
     assert_eq!(world.sandbox.spend(&token).status(), 200);
     assert_eq!(super::attempts(&daemon, "urgent", "lost").await, 6.0);
     assert_eq!(super::attempts(&daemon, "urgent", "minted").await, 1.0);
-    // The window's sixtieth, doubled up to its eighth, and up to a fifth less by the dice.
+    // The first mint is retried once after the window's 360th. From then on it is the sixtieth, doubled up to the eighth, and up to a
+    // fifth less by the dice.
     for (failures, wait) in waits(&status).into_iter().enumerate() {
-        let backoff = (4.0 / 60.0 * f64::from(1 << failures)).min(4.0 / 8.0);
+        let backoff = match failures {
+            0 => 4.0 / 360.0,
+            _ => (4.0 / 60.0 * f64::from(1 << failures)).min(4.0 / 8.0),
+        };
         assert!(
             wait >= 0.8 * backoff - ROUNDING,
             "{wait} s after {} failures",
@@ -231,7 +235,8 @@ async fn over_budget(answer: OverBudget, told: bool, label: &str, detail: &str) 
         })
         .await;
     assert_eq!(status["trouble"]["code"], label);
-    assert_eq!(status["trouble"]["detail"], detail);
+    let told = status["trouble"]["detail"].as_str().unwrap();
+    assert!(told.starts_with(detail), "{told}");
     assert_eq!(
         status["parked"].is_null(),
         label != "refused",

@@ -27,6 +27,7 @@ pub enum Outcome {
         again: bool,
     },
     Lost,
+    Intermediary,
     Throttled,
     Refused,
 }
@@ -37,19 +38,18 @@ impl Outcome {
         match self {
             Self::Minted { .. } => "minted",
             Self::Lost => "lost",
+            Self::Intermediary => "intermediary",
             Self::Throttled => "throttled",
             Self::Refused => "refused",
         }
     }
 
-    /// What the next attempt waits for where the record is new, so that the pace of an unknown past is the longest wait but for
-    /// those that the issuer asked for.
-    pub fn first_waits_for(self, retry_after: bool) -> &'static str {
+    /// What the next attempt waits for where the record is new, so that the first mint may be retried once, soon or when the issuer
+    /// asked for it.
+    pub fn first_waits_for(self) -> &'static str {
         match self {
             Self::Minted { .. } => "schedule",
-            Self::Lost => "probation",
-            Self::Throttled if retry_after => "probation",
-            Self::Throttled => "backoff",
+            Self::Lost | Self::Intermediary | Self::Throttled => "backoff",
             Self::Refused => "parked",
         }
     }
@@ -57,7 +57,7 @@ impl Outcome {
     /// What the next attempt waits for while a live token is held.
     pub fn later_waits_for(self) -> &'static str {
         match self {
-            Self::Minted { .. } | Self::Lost | Self::Throttled => "backoff",
+            Self::Minted { .. } | Self::Lost | Self::Intermediary | Self::Throttled => "backoff",
             Self::Refused => "parked",
         }
     }
@@ -105,6 +105,7 @@ fn row(fault: Fault) -> Row {
     let minted = |detail| (Outcome::Minted { again: false }, detail, true);
     let lost = |detail, issued| (Outcome::Lost, detail, issued);
     let refused = |detail| (Outcome::Refused, detail, false);
+    let intermediary = |detail, issued| (Outcome::Intermediary, detail, issued);
     let mut asked_to_wait = false;
     let (outcome, detail, issued) = match &fault {
         Fault::Latency { duration } | Fault::LateArrival { duration } if *duration < TIMEOUT => minted(""),
@@ -131,8 +132,7 @@ fn row(fault: Fault) -> Row {
             (503, None) => lost("503 / service-unavailable / service unavailable", false),
             other => panic!("no row for {other:?}"),
         },
-        Fault::MalformedBody => lost("200 with a body that is not the documented JSON", true),
-        Fault::Empty200 => lost("200 with an empty body", true),
+        Fault::MalformedBody | Fault::Empty200 => intermediary("the answer does not look like Truecaller's: 200 (look at", true),
         Fault::EmptyToken | Fault::BadToken => lost("200 with a token that is not visible ASCII", true),
         Fault::PreviousToken => (Outcome::Minted { again: true }, "", true),
         Fault::CreatedAt { value } => match value.as_bytes()[0] {
@@ -145,7 +145,7 @@ fn row(fault: Fault) -> Row {
         Fault::ShiftedDate { seconds, .. } if *seconds < 0 => minted("created_at lies in the future"),
         Fault::ShiftedDate { .. } => minted("created_at is further back than a token lives"),
         Fault::AgedToken { .. } | Fault::HugeBody { .. } => minted(""),
-        Fault::Redirect { .. } => refused("307"),
+        Fault::Redirect { .. } => intermediary("the answer does not look like Truecaller's: 307 to 127.0.0.1 (look at", false),
     };
     Row { fault, outcome, detail, issued, retry_after: asked_to_wait }
 }
@@ -204,7 +204,7 @@ pub fn rows() -> Vec<Row> {
         Fault::NoCreatedAt,
         shifted(-40_000_000, false),
         shifted(-3_600, true),
-        shifted(4_000, true),
+        shifted(400_000, true),
         Fault::AgedToken {
             age: Duration::from_secs(6),
         },

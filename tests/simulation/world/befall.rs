@@ -103,7 +103,10 @@ impl World {
                 for node in &mut self.nodes {
                     node.keys = keys;
                 }
-                self.ask_all(Ask::Keys, 10 * SECOND);
+                // A fleet may be in the middle of that for long, each process with the keys that it knows.
+                let slowly = (fault.extra / 12).is_multiple_of(2);
+                let within = if slowly { fault.length } else { 0 };
+                self.ask_all(Ask::Keys, within.max(10 * SECOND));
             }
             _ => unreachable!("the weather is another matter"),
         }

@@ -195,6 +195,10 @@ impl World {
                         || self.setting.store == Store::Memory,
                     "false alarm: a record is taken for lost that never was"
                 );
+                if note == Note::NewRecord {
+                    let now = self.now;
+                    self.nodes[node].life.as_mut().expect("it lives").bore = Some(now);
+                }
                 self.tell(|| format!("node {node} says {note:?}"));
             }
             Output::Refreshed(_) | Output::Attempted { .. } => {}
@@ -217,7 +221,7 @@ impl World {
         }
         let epoch = self.laws.epoch;
         let life = self.nodes[node].life.as_mut().expect("it lives");
-        let number = life.number;
+        let (number, bore) = (life.number, life.bore);
         let ended = life.open.filter(|_| write == Write::Settle);
         let ends = ended.map(|open| (open.attempt, life.keys));
         life.busy = true;
@@ -249,6 +253,7 @@ impl World {
             next,
             write,
             ends,
+            bore,
             orphan: self.dice.bool() && self.setting.store != Store::Memory,
             awaited,
         };

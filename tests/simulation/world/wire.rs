@@ -29,6 +29,8 @@ pub struct Swap {
     pub write: Write,
     /// The attempt that it ends, and how many keys its process knows.
     pub ends: Option<(Generation, u32)>,
+    /// When its process made a record, having found none.
+    pub bore: Option<Nanos>,
     /// It is done even if its process is dead by then.
     pub orphan: bool,
     /// Somebody waits for the answer.
@@ -54,8 +56,9 @@ fn forget_what_is_new(record: &mut Record) {
         (slot.lengths, slot.carried) = (None, false);
     }
     if let Some(unknown) = &mut record.probation {
-        unknown.period = None;
+        (unknown.period, unknown.at_once) = (None, 0);
     }
+    record.keys.retry_at = None;
 }
 
 impl World {
@@ -173,7 +176,7 @@ impl World {
             self.is_called_for(&next);
         }
         let before = self.register.record();
-        self.laws.replaced(before, &next);
+        self.laws.replaced(before, &next, swap.bore);
         let own = |slot: &&Slot| slot.attempt == next.generation;
         let now = self.now;
         let alive = self.nodes[node]
@@ -273,6 +276,20 @@ impl World {
         let back = leg(&mut self.dice);
         let there = match weather {
             Some(Kind::CountedLate) => self.dice.u64(0..(in_flight - timeout) * 8 / 10),
+            Some(Kind::Intermediary) => {
+                let answer = Answer::Intermediary {
+                    detail: String::new(),
+                };
+                let soon = back.min(timeout / 2);
+                self.push(
+                    soon,
+                    What::Give(node, number, Box::new(Input::Minted(answer))),
+                );
+                if self.dice.bool() {
+                    return;
+                }
+                self.dice.u64(0..(in_flight - timeout) * 8 / 10)
+            }
             Some(Kind::Retransmitted) => match self.delivered_by_the_system(node, send_by, sent_at)
             {
                 Some(there) => there,
@@ -289,8 +306,9 @@ impl World {
             let busy = self.now + self.dice.u64(0..SECOND / 2);
             self.nodes[node].frozen_until = self.nodes[node].frozen_until.max(busy);
         }
-        let back = (heard && there + back < timeout).then_some(back);
-        if back.is_none() {
+        let answered = weather == Some(Kind::Intermediary);
+        let back = (heard && !answered && there + back < timeout).then_some(back);
+        if back.is_none() && !answered {
             self.lose_the_answer(node, number);
         }
         self.tell(|| {

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
+use zeroize::Zeroizing;
+
 use super::{Event, Fate, Reply, World};
 use crate::clock::Stamp;
-use crate::issuer::{Answer, Minted};
+use crate::issuer::truecaller::{Journey, Response, judge};
+use crate::issuer::{Answer, Key, Minted};
 use crate::keeper::Input;
 use crate::record::{Loaded, Record, RegisterError, Swapped, Version};
 use crate::token::Secret;
@@ -121,6 +126,14 @@ impl World {
                 answered: true,
                 detail,
             },
+            Reply::Http(status, location, body) => {
+                let answered_at = self.stamp(self.daemons[daemon].machine);
+                let journey = Journey {
+                    sent_at,
+                    answered_at,
+                };
+                judged(*status, *location, body, journey, self.rules.lifetime)
+            }
             Reply::Throttled(retry_after) => Answer::Throttled {
                 retry_after: *retry_after,
                 detail,
@@ -158,4 +171,25 @@ fn down() -> RegisterError {
         doing: "reach the register".into(),
         why: "it is down".into(),
     }
+}
+
+/// What the real client makes of an answer.
+fn judged(
+    status: u16,
+    location: Option<&'static str>,
+    body: &str,
+    journey: Journey,
+    lifetime: Duration,
+) -> Answer {
+    let location = location.map(|it| (LOCATION, HeaderValue::from_static(it)));
+    let response = Response {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: HeaderMap::from_iter(location),
+        body: Zeroizing::new(body.as_bytes().to_vec()),
+    };
+    let key = Key {
+        key_id: Secret::new("the-key-id".into()),
+        api_key: Secret::new("the-api-key".into()),
+    };
+    judge(&response, journey, &key, lifetime)
 }
