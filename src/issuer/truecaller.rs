@@ -4,6 +4,7 @@
 //! budget is decided by the pure function [`judge`].
 
 mod in_time;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,18 +146,23 @@ impl Truecaller {
             }
             Ok(Err(error)) if error.is_connect() || error.is_builder() || was_withheld(&error) => {
                 Answer::NotSent {
-                    detail: causes(error),
+                    detail: self.explained(error),
                 }
             }
             Ok(Err(error)) => Answer::Lost {
                 answered: false,
-                detail: causes(error),
+                detail: self.explained(error),
             },
             Err(_) => Answer::Lost {
                 answered: false,
                 detail: format!("no whole answer within {:?}", self.settings.timeout),
             },
         }
+    }
+
+    fn explained(&self, error: reqwest::Error) -> String {
+        let ours = transport::explain(&error, error.is_connect(), &self.settings.mint_url);
+        transport::with_library(ours, causes(error))
     }
 }
 
