@@ -2,6 +2,7 @@ mod asked;
 mod crashes;
 mod driver;
 mod laws;
+mod outage;
 mod schedule;
 mod shared;
 mod storm;
