@@ -3,6 +3,7 @@ mod clocks;
 mod crashes;
 mod driver;
 mod laws;
+mod outage;
 mod schedule;
 mod shared;
 mod storm;
