@@ -326,6 +326,11 @@ pub fn read(sources: &Sources) -> Result<Reading, Problems> {
     }
 }
 
+/// How the log looks with these settings, whatever else is wrong with them; text if that itself cannot be read.
+pub fn log_format(sources: &Sources) -> telemetry::Format {
+    Written::read(sources).log_format()
+}
+
 /// Reads what the sandbox alone needs: no account, no keys. Problems of the other sections are told only where a value cannot be
 /// read at all.
 ///

@@ -7,6 +7,7 @@ mod asked;
 pub mod driver;
 mod ending;
 mod inputs;
+mod log;
 mod metrics;
 mod remembering;
 pub mod schedule;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{Level, info, warn};
 
-use super::{Console, Exit, with_causes};
+use super::{Console, Exit, NO_SETTINGS, with_causes};
 use crate::app::App;
-use crate::config::{self, Reading, Sources};
+use crate::config::{self, Problems, Reading, Sources};
 use crate::lifecycle::Signals;
 use crate::lifecycle::notify::{Manager, Wishes};
 use crate::telemetry::{self, FilterHandle, Format, json_line};
@@ -19,11 +19,15 @@ const LAST_WRITE: Duration = Duration::from_secs(1);
 pub(super) fn run(sources: &Sources, wishes: Option<&Wishes>, console: &mut Console<'_>) -> Exit {
     let reading = match config::read(sources) {
         Ok(reading) => reading,
-        Err(problems) => return console.tell_problems(&problems, sources),
+        Err(problems) => return refuse(&problems, sources, console),
     };
+    let format = reading.config.log.format;
     let (log, _last_lines) = match telemetry::init(&reading.config.log, console.err_colour) {
         Ok(log) => log,
-        Err(error) => return console.fail(&with_causes(&error)),
+        Err(error) => {
+            tell_error(&with_causes(&error), format, console);
+            return Exit::Failed;
+        }
     };
     for warning in &reading.config.warnings {
         warn!("{warning}");
@@ -40,6 +44,32 @@ pub(super) fn run(sources: &Sources, wishes: Option<&Wishes>, console: &mut Cons
         &stop,
         serve(reading, log, manager, &stop, console),
     ))
+}
+
+/// All that is wrong with the settings, in the form that they give the log: a line or an object for
+/// each problem.
+fn refuse(problems: &Problems, sources: &Sources, console: &mut Console<'_>) -> Exit {
+    if config::log_format(sources) == Format::Text {
+        return console.tell_problems(problems, sources);
+    }
+    for problem in &problems.0 {
+        let mut line = json_line(Level::ERROR, module_path!(), &problem.to_string());
+        line["place"] = problem.place.as_str().into();
+        console.tell(&line.to_string());
+    }
+    if sources.is_bare() {
+        let hint = json_line(Level::INFO, module_path!(), NO_SETTINGS);
+        console.tell(&hint.to_string());
+    }
+    Exit::BadSettings
+}
+
+/// One line about why nothing starts, like those of the log.
+fn tell_error(why: &str, format: Format, console: &mut Console<'_>) {
+    console.tell(&match format {
+        Format::Text => why.to_owned(),
+        Format::Json => json_line(Level::ERROR, module_path!(), why).to_string(),
+    });
 }
 
 async fn serve(
@@ -70,11 +100,7 @@ pub(super) async fn bind(
     let app = App::bind(reading.config).await;
     app.map(|app| app.for_operators(settings, log))
         .map_err(|error| {
-            let why = with_causes(&error);
-            console.tell(&match format {
-                Format::Text => why,
-                Format::Json => json_line(Level::ERROR, module_path!(), &why).to_string(),
-            });
+            tell_error(&with_causes(&error), format, console);
             if error.is_about_settings() {
                 Exit::BadSettings
             } else {

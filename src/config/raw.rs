@@ -5,12 +5,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::time::Duration;
 
+use toml::de::DeTable;
 use toml::{Table, Value as Toml};
 
 use super::keys::{self, Fallback, KEYS, Key, PREFIX};
 use super::problems::{Problems, is_name, shown_name};
 use super::value::Value;
 use super::{CONFIG_VARIABLE, Origin, Sources};
+use crate::telemetry::Format;
 
 /// One value and where it came from.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub(super) struct Written {
     failed: BTreeSet<String>,
     /// The file could not be read at all.
     unread: bool,
+    /// What such a file says of `log.format`, as far as it can be made out.
+    salvaged_format: Option<Format>,
     pub(super) problems: Problems,
 }
 
@@ -94,6 +98,7 @@ impl Written {
             Ok(table) => self.walk_sections(&table),
             Err(error) => {
                 self.unread = true;
+                self.salvaged_format = salvaged_format(&text);
                 let place = format!("{name}:{}", position(&text, error.span()));
                 self.problems.add(
                     place,
@@ -216,6 +221,17 @@ impl Written {
         self.entries.get(path)
     }
 
+    /// How problems are told. It is right whatever else is wrong; text if it is wrong itself.
+    pub(super) fn log_format(&self) -> Format {
+        const PATH: &str = "log.format";
+        if self.failed.contains(PATH) || self.failed.contains("log") {
+            return Format::Text;
+        }
+        let salvaged = self.salvaged_format.filter(|_| !self.is_written(PATH));
+        let written = || Format::named(&self.text(PATH)?);
+        salvaged.or_else(written).unwrap_or_default()
+    }
+
     pub(super) fn flag(&self, path: &str) -> bool {
         matches!(
             self.entries.get(path),
@@ -304,6 +320,13 @@ impl Written {
 
 const SECRET_IN_SETTINGS: &str = "keys come from files only, and what is written here is not used; put it into a file, name the file in \
      upstream.keys (key_id_file, api_key_file), and replace a key that others could read here";
+
+/// Reads `log.format` in a file that is not TOML elsewhere.
+fn salvaged_format(text: &str) -> Option<Format> {
+    let (table, _told_already) = DeTable::parse_recoverable(text);
+    let log = table.get_ref().get("log")?.get_ref();
+    Format::named(log.get("format")?.get_ref().as_str()?)
+}
 
 /// Names under which somebody may paste a key.
 fn is_secret_name(name: &str) -> bool {

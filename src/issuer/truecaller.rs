@@ -7,6 +7,7 @@ mod attempt;
 mod connection;
 mod in_time;
 mod shown;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
+use super::log::{Event, KeeperLog};
 use super::metrics::Metrics;
-use super::{Input, Keeper, Note, Output, Settings};
+use super::{Input, Keeper, Output, Settings};
 use crate::clock::Clock;
 use crate::issuer::{Answer, Issuer, KeyFiles, Keys, Look};
 use crate::record::{Loaded, Register, RegisterError, Swapped};
@@ -28,9 +28,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long a register may take. A disk that hangs is told as a register that does not serve.
 const REGISTER_PATIENCE: Duration = Duration::from_secs(5);
-
-/// So many identical failures in a row are told loudly.
-const LOUD: u32 = 3;
 
 /// What the keeper works with.
 pub struct Parts {
@@ -70,7 +67,7 @@ pub struct Driver {
     under_way: JoinSet<Input>,
     keys: KeyRing,
     reading: JoinSet<Option<Look>>,
-    told: Told,
+    log: KeeperLog,
     retired: bool,
 }
 
@@ -87,7 +84,7 @@ impl Driver {
             metrics,
             under_way: JoinSet::new(),
             reading: JoinSet::new(),
-            told: Told::default(),
+            log: KeeperLog::default(),
             retired: false,
         }
     }
@@ -130,6 +127,8 @@ impl Driver {
             };
             self.step(input, asker);
         }
+        let now = self.parts.clock.now();
+        self.log.finish(now, &self.keeper.outlook(now));
     }
 
     /// One step of the keeper, and everything that follows from it.
@@ -169,9 +168,10 @@ impl Driver {
                     outcome,
                     duration,
                 } => self.metrics.attempted(outcome, class, duration, now),
-                Output::Note(note) => self.told.tell(&note),
+                Output::Note(note) => self.log.add(Event::Note(note)),
             }
         }
+        self.log.write(now, &self.keeper.outlook(now));
         let status = self.keeper.status(now, self.parts.register.name());
         self.metrics.show(&status);
         self.parts.vend.publish_status(status);
@@ -238,6 +238,8 @@ impl Driver {
         let look = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let changed = self.keys.seen(look, Instant::now());
         self.metrics.keys_seen(self.keys.absent());
+        let news = self.keys.take_news();
+        news.into_iter().for_each(|event| self.log.add(event));
         match changed {
             true => self.keys_input(),
             false => Input::Tick,
@@ -267,91 +269,5 @@ fn swapped_name(outcome: &Swapped) -> &'static str {
         Swapped::Conflict => "conflict",
         Swapped::Unavailable(_) => "unavailable",
         Swapped::Unknown(_) => "unknown",
-    }
-}
-
-/// Tells people, the first few times loudly.
-#[derive(Default)]
-struct Told {
-    last_failure: Option<Note>,
-    times: u32,
-}
-
-impl Told {
-    fn tell(&mut self, note: &Note) {
-        match note {
-            Note::RegisterDown(_) | Note::Failed(_) | Note::Odd(_) => {
-                self.times = if self.last_failure.as_ref() == Some(note) {
-                    self.times + 1
-                } else {
-                    1
-                };
-                self.last_failure = Some(note.clone());
-                tell(note, self.times <= LOUD);
-            }
-            Note::Minted(_) | Note::Found(_) => {
-                self.last_failure = None;
-                tell(note, true);
-            }
-            _ => tell(note, true),
-        }
-    }
-}
-
-fn tell(note: &Note, loud: bool) {
-    match note {
-        Note::NewRecord => {
-            info!("no record was found; a new one begins, and its past counts as unknown");
-        }
-        Note::RecordLost => {
-            warn!("the record was lost or replaced by an older copy; what is held is merged back");
-        }
-        Note::OtherBoot => info!("the record comes from another boot; its times are carried over"),
-        Note::OtherClock => warn!(
-            "the clocks have moved apart since the record was written; its times are taken for the worse of both"
-        ),
-        Note::MovedAside(told) => warn!(told, "a file that is no record was moved aside"),
-        Note::RegisterUp => info!("the register serves again"),
-        Note::Minted(generation) => info!(%generation, "a token was minted"),
-        Note::Found(generation) => info!(%generation, "a token was found in the record"),
-        Note::Parked(said) => {
-            warn!(
-                said,
-                "the issuer refuses our keys: attempts are rare until keys or settings change or an operator refreshes"
-            );
-        }
-        Note::StillParked { reason, next } => warn!(
-            said = reason,
-            next = format!("{next:.0}"),
-            "the issuer refused these keys before this start: they are tried again at the moment of next, or at once when keys or \
-             settings change or an operator refreshes"
-        ),
-        Note::Adopted { from } => warn!(
-            from,
-            "the record was another account's, which never got a token; it is this account's from now on, and no slot is forgotten"
-        ),
-        Note::Suspect(generation) => {
-            warn!(%generation, "a caller reported that the token is refused");
-        }
-        Note::RegisterDown(why) if loud => warn!(
-            why,
-            "the register does not serve; nothing is minted until it does"
-        ),
-        Note::Failed(trouble) if loud => warn!(
-            outcome = trouble.code,
-            said = trouble.detail,
-            "an attempt to mint failed"
-        ),
-        Note::Odd(said) if loud => warn!(said, "the issuer's answer was odd"),
-        Note::RegisterDown(why) => debug!(
-            why,
-            "the register does not serve; nothing is minted until it does"
-        ),
-        Note::Failed(trouble) => debug!(
-            outcome = trouble.code,
-            said = trouble.detail,
-            "an attempt to mint failed"
-        ),
-        Note::Odd(said) => debug!(said, "the issuer's answer was odd"),
     }
 }

@@ -1,6 +1,7 @@
 //! The keeper's view of itself, for people. Its times are converted when they are shown; only those
 //! from before this boot, which need another one beside them, are brought up to date here.
 
+use super::log::{Next, Outlook};
 use super::{Keeper, Phase, Situation};
 use crate::budget::Class;
 use crate::clock::Stamp;
@@ -47,6 +48,28 @@ impl Keeper {
             }),
             clock_step_seconds: self.clock_step,
             short_lead: self.settings.short_lead,
+        }
+    }
+
+    /// The same for the log.
+    pub(super) fn outlook(&self, now: Stamp) -> Outlook {
+        let under_way = matches!(self.phase, Phase::Reserving(_) | Phase::Minting(_));
+        let up = self.register_trouble.is_none();
+        let settling = up && matches!(self.phase, Phase::Settling(..));
+        let (at, waiting_for) = match self.next_status(now) {
+            _ if under_way => (now, "answer"),
+            _ if settling => (now, "record"),
+            Some(next) if up || next.at.boot > now.boot => (next.at, next.waiting_for),
+            _ => {
+                let retry = self.register_retry.unwrap_or_default().max(now.boot);
+                (Stamp::at_boot(now, retry), "register")
+            }
+        };
+        Outlook {
+            token: self.held.as_ref().map(|it| (it.generation, it.expires_at)),
+            lead: self.settings.rules.lead,
+            next: Next { at, waiting_for },
+            settling,
         }
     }
 

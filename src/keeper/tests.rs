@@ -4,6 +4,7 @@ mod crashes;
 mod driver;
 mod laws;
 mod mistakes;
+mod outage;
 mod schedule;
 mod shared;
 mod storm;

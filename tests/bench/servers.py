@@ -13,7 +13,9 @@ from proc import Process, connected, free_port
 
 MARK = "X-Bearerd-Request: true"
 TOKEN_PATH = "/v1/token"
-MINTED = "a token was minted"
+# At debug each event is told at once; the lines for people are two a minute at most.
+LOG_LEVEL = "info,bearerd::keeper=debug"
+MINTED = "noted event=Note(Minted("
 GET_TOKEN = "/bearerd.v1.TokenService/GetToken"
 
 # As in production, with the real account's lengths.
@@ -97,6 +99,8 @@ class Bearerd(Process):
             listen = ["{self.admin}"]
             [callers.local]
             streams = 20000
+            [log]
+            level = "{LOG_LEVEL}"
         """)
         with open(self.log, "w") as log:
             super().__init__([binary, "serve", "--config", settings], cpus, out=log, err=log)

@@ -84,5 +84,29 @@ async fn reads_go_on_to_the_true_end_then_say_why_then_recover() {
     assert_eq!(world.sandbox.mints(), 2);
     assert_eq!(daemon.ask_admin("/readyz").await.status, 200);
     assert!(daemon.stop().await.success());
+    let lines = world.captured.lines("stderr");
+    // What waited for its turn is told at the end.
+    for (level, message, fields) in [
+        (
+            "ERROR",
+            "every caller is refused",
+            ["outcome=\"not_sent\"", "refused the connection ("],
+        ),
+        (
+            "INFO",
+            "a token was minted: the outage is over",
+            ["lasted=", "refused_for="],
+        ),
+    ] {
+        let told = lines.iter().filter(|line| line.contains(message));
+        let told: Vec<&String> = told.collect();
+        assert_eq!(told.len(), 1, "{message}: {told:?}");
+        let parts = [level, "next_in=", "waiting_for="]
+            .into_iter()
+            .chain(fields);
+        for part in parts {
+            assert!(told[0].contains(part), "{part} is not in {}", told[0]);
+        }
+    }
     world.finish();
 }

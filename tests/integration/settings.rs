@@ -258,6 +258,89 @@ fn a_json_log_tells_why_nothing_starts_as_its_other_lines_are() {
     }
 }
 
+/// What a refused start says as JSON: of each line its level and message.
+fn objects(said: &Said) -> Vec<(String, String)> {
+    assert_eq!((said.code, said.out.as_str()), (Some(78), ""), "{said:?}");
+    let parsed = said.err.lines().map(|line| {
+        let line: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["timestamp"].is_string() && line["target"] == "bearerd::cli::serve");
+        let text = |name: &str| line[name].as_str().unwrap().to_owned();
+        assert!(text("message").starts_with(&text("place")), "{line}");
+        (text("level"), text("message"))
+    });
+    parsed.collect()
+}
+
+#[test]
+fn a_json_log_has_one_object_for_each_problem_wherever_its_format_is_written() {
+    let desk = Desk::new();
+    // Two problems of settings and one of a key file.
+    let bad = GOOD.replace("DIR/key", "DIR/nowhere") + "[budget]\nlimmit = 3\nlimit = \"ten\"\n";
+    let json_file = format!("{bad}[log]\nformat = \"json\"\n");
+    let (flag, variable) = (["--log-format", "json"], [("BEARERD_LOG__FORMAT", "json")]);
+    for (name, file, flags, environment) in [
+        ("file", json_file.as_str(), &[][..], &[][..]),
+        ("flag", bad.as_str(), &flag[..], &[][..]),
+        ("environment", bad.as_str(), &[][..], &variable[..]),
+    ] {
+        desk.write("bearerd.toml", file);
+        let lines = objects(&desk.run("serve", flags, environment));
+        let mut places: Vec<&str> = lines
+            .iter()
+            .map(|(level, message)| {
+                assert_eq!(level, "ERROR");
+                message.split(':').next().unwrap()
+            })
+            .collect();
+        places.sort_unstable();
+        let expected = [
+            "budget.limit",
+            "budget.limmit",
+            "upstream.keys.0.api_key_file",
+        ];
+        assert_eq!(places, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_json_log_tells_of_a_file_that_cannot_be_read_too() {
+    let desk = Desk::new();
+    let json = "[log]\nformat = \"json\"\n";
+    // Not TOML, before and behind the format.
+    for file in [
+        format!("[upstream\naccount = 1\n{json}"),
+        format!("{json}[upstream]\naccount = \"acct-1\nbase_url = 3\n"),
+        format!("log.format = \"json\"\n{GOOD}[refresh\nlead"),
+    ] {
+        desk.write("bearerd.toml", &file);
+        let lines = objects(&desk.run("serve", &[], &[]));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].1.contains("not TOML"), "{lines:?}");
+        // What is written later wins.
+        let said = desk.run("serve", &["--log-format", "text"], &[]);
+        desk.refused(&said, 78, &["DIR/bearerd.toml:…"]);
+    }
+    let missing = ["--config", "/nowhere/bearerd.toml", "--log-format", "json"];
+    let said = run(&[&["serve"], &missing[..]].concat(), &[]);
+    let lines = objects(&said);
+    assert!(
+        lines[0].1.contains("the settings cannot be read"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_wrong_format_of_the_log_is_told_in_text() {
+    let desk = Desk::new();
+    desk.write("bearerd.toml", &format!("{GOOD}[log]\nformat = \"jsn\"\n"));
+    let said = desk.run("serve", &[], &[]);
+    desk.refused(&said, 78, &["log.format: …"]);
+    desk.write("bearerd.toml", &format!("{GOOD}[log]\nformat = \"json\"\n"));
+    let said = desk.run("serve", &["--log-format", "jsn"], &[]);
+    desk.refused(&said, 78, &["--log-format: …"]);
+}
+
 #[test]
 fn a_machine_without_certificate_roots_is_told_what_it_lacks() {
     let desk = Desk::new();

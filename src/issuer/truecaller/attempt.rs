@@ -1,5 +1,6 @@
 //! One attempt: a connection of its own, one POST on it, and its answer.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::connection::{Connection, Entrance};
 use super::in_time::{InTime, was_withheld};
-use super::{Response, Settings, Truecaller, causes};
+use super::{Response, Settings, Truecaller, causes, transport};
 use crate::clock::Stamp;
 use crate::issuer::{Answer, Delivery, Key};
 use crate::token::wiped;
@@ -39,7 +40,7 @@ impl Truecaller {
     ) -> Result<Response, Answer> {
         let not_sent = |detail| Answer::NotSent { detail };
         let connect_by = Instant::now() + self.settings.timeout / 2;
-        let url = self.settings.mint_url.as_str();
+        let url = &self.settings.mint_url;
         let delivery = self.delivery(send_by, sent_at);
         let opened = Connection::open(url, self.settings.timeout / 2, delivery).await;
         let mut connection = opened.map_err(not_sent)?;
@@ -62,7 +63,7 @@ impl Truecaller {
             }
             Err(error) => {
                 let sent = !(error.is_connect() || error.is_builder() || was_withheld(&error));
-                let detail = broken.map_or_else(|| causes(error, key), |broken| broken.to_string());
+                let detail = self.explained(error, broken, key);
                 Err(match sent {
                     true => Answer::Lost {
                         answered: false,
@@ -72,6 +73,17 @@ impl Truecaller {
                 })
             }
         }
+    }
+
+    /// What broke: the connection to the issuer, or the exchange over it.
+    fn explained(&self, error: reqwest::Error, broken: Option<io::Error>, key: &Key) -> String {
+        let (url, connecting) = (&self.settings.mint_url, error.is_connect());
+        let ours = match &broken {
+            Some(broken) => transport::explain(broken, connecting, url),
+            None => transport::explain(&error, connecting, url),
+        };
+        let library = broken.map_or_else(|| causes(error, key), |broken| broken.to_string());
+        transport::with_library(ours, library)
     }
 
     fn request(&self, client: &Client, key: &Key, until: Duration) -> reqwest::RequestBuilder {

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
+use reqwest::Url;
 use rustix::net::sockopt::{set_socket_linger, set_tcp_user_timeout};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
-use super::texts;
+use super::{texts, transport};
 use crate::issuer::Delivery;
 
 /// Limit of what one attempt reads, all of TLS, interim answers and heads included. An answer has a
@@ -38,19 +39,22 @@ pub(super) struct Entrance {
 impl Connection {
     /// Connects. `delivery` bounds how long the system repeats what is not acknowledged.
     pub(super) async fn open(
-        url: &str,
+        url: &Url,
         timeout: Duration,
         delivery: Delivery,
     ) -> Result<Self, String> {
-        let url: Uri = url.parse().map_err(|error| format!("{error}"))?;
+        let uri: Uri = url.as_str().parse().map_err(|error| format!("{error}"))?;
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(timeout));
-        let connecting = tokio::time::timeout(timeout, connector.call(url)).await;
+        let connecting = tokio::time::timeout(timeout, connector.call(uri)).await;
         let tcp = connecting
             .map_err(|_| format!("no connection within {timeout:?}"))?
-            .map_err(|error| texts(&error).join(": "))?
+            .map_err(|error| {
+                let ours = transport::explain(&error, true, url);
+                transport::with_library(ours, texts(&error).join(": "))
+            })?
             .into_inner();
         let milliseconds = u32::try_from(delivery.user_timeout.as_millis()).unwrap_or(u32::MAX);
         let linger = delivery.resets.then_some(Duration::ZERO);

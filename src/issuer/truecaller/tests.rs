@@ -375,6 +375,7 @@ async fn a_connection_is_reset_by_whatever_closes_it_before_an_answer() {
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
+    let url: Url = url.parse().unwrap();
     let second = Duration::from_secs(1);
     for (wanted, milliseconds) in [(second, 1_000), (Duration::ZERO, 1)] {
         let delivery = Delivery {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
 
 use crate::issuer::{KeyError, KeyFiles, Keys, Look};
+use crate::keeper::log::Event;
 
 /// How often the files are read where nothing asks for it.
 const EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +35,8 @@ pub(super) struct KeyRing {
     absent: usize,
     failing: bool,
     next_look: Instant,
+    /// What people should read, not taken yet.
+    news: Vec<Event>,
 }
 
 /// Reads in a thread that may wait for a disk. While one reading hangs, no other begins.
@@ -88,6 +90,7 @@ impl KeyRing {
             absent: 0,
             failing: false,
             next_look: Instant::now(),
+            news: Vec::new(),
         }
     }
 
@@ -98,6 +101,11 @@ impl KeyRing {
     /// How many pairs of the settings were not there when it was last looked.
     pub(super) fn absent(&self) -> usize {
         self.absent
+    }
+
+    /// What people should read, once.
+    pub(super) fn take_news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
     }
 
     /// When the files should be read again.
@@ -135,7 +143,7 @@ impl KeyRing {
         self.absent = complete.iter().filter(|there| !**there).count();
         if self.failing {
             self.failing = false;
-            info!("the keys can be read again");
+            self.news.push(Event::KeysReadable);
         }
         if found == self.at_hand {
             self.settle();
@@ -165,10 +173,7 @@ impl KeyRing {
         if !self.failing {
             self.failing = true;
             let error = error.map_or("no answer".to_owned(), ToString::to_string);
-            warn!(
-                error,
-                "the keys cannot be read again; those at hand are kept"
-            );
+            self.news.push(Event::KeysUnreadable(error));
         }
         false
     }
@@ -179,14 +184,18 @@ impl KeyRing {
     }
 
     fn tell(&mut self, complete: Vec<bool>) {
-        info!(keys = self.at_hand.count(), "the keys have changed");
-        for (pair, (was, is)) in self.complete.iter().zip(&complete).enumerate() {
-            match (was, is) {
-                (false, true) => info!(pair, "a pair of keys has come"),
-                (true, false) => info!(pair, "a pair of keys has gone"),
-                _ => {}
-            }
-        }
+        let pairs = self.complete.iter().zip(&complete).enumerate();
+        let changed = |was: bool| {
+            let changed = pairs
+                .clone()
+                .filter(move |(_, pair)| *pair == (&was, &!was));
+            changed.map(|(index, _)| index).collect()
+        };
+        self.news.push(Event::KeysChanged {
+            count: self.at_hand.count(),
+            added: changed(false),
+            removed: changed(true),
+        });
         self.complete = complete;
     }
 }

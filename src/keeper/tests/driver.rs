@@ -59,7 +59,7 @@ thread_local! {
 }
 
 /// Both clocks go with tokio's, but for what the machine slept.
-struct PausedClock;
+pub(super) struct PausedClock;
 
 impl Clock for PausedClock {
     fn now(&self) -> Stamp {
@@ -77,10 +77,17 @@ impl Clock for PausedClock {
 }
 
 struct Running {
-    vend: Arc<Vend>,
     issuer: Arc<Scripted>,
+    vend: Arc<Vend>,
     tasks: JoinSet<()>,
     keys: tempfile::TempDir,
+}
+
+/// A driver and what it works with.
+pub(super) struct Started {
+    vend: Arc<Vend>,
+    tasks: JoinSet<()>,
+    pub(super) keys: tempfile::TempDir,
 }
 
 fn start(issuer: Scripted) -> Running {
@@ -88,6 +95,17 @@ fn start(issuer: Scripted) -> Running {
 }
 
 fn start_on(register: Arc<dyn Register>, issuer: Scripted) -> Running {
+    let issuer = Arc::new(issuer);
+    let started = start_with(register, Arc::clone(&issuer) as Arc<dyn Issuer>);
+    Running {
+        issuer,
+        vend: started.vend,
+        tasks: started.tasks,
+        keys: started.keys,
+    }
+}
+
+pub(super) fn start_with(register: Arc<dyn Register>, issuer: Arc<dyn Issuer>) -> Started {
     let keys = tempfile::tempdir().unwrap();
     for name in ["id", "key"] {
         fs::write(keys.path().join(name), "first\n").unwrap();
@@ -96,7 +114,6 @@ fn start_on(register: Arc<dyn Register>, issuer: Scripted) -> Running {
         pairs: vec![(keys.path().join("id"), keys.path().join("key"))],
     };
     let (vend, commands) = Vend::new(Status::default());
-    let issuer = Arc::new(issuer);
     let parts = Parts {
         loaded: None,
         settings: Settings {
@@ -108,7 +125,7 @@ fn start_on(register: Arc<dyn Register>, issuer: Scripted) -> Running {
             short_lead: false,
         },
         register,
-        issuer: Arc::clone(&issuer) as Arc<dyn Issuer>,
+        issuer,
         keys: key_files.read().unwrap(),
         key_files,
         mint_url: "http://issuer/token".into(),
@@ -121,12 +138,7 @@ fn start_on(register: Arc<dyn Register>, issuer: Scripted) -> Running {
         Driver::new(parts, &prometheus::Registry::new())
             .run(CancellationToken::new(), CancellationToken::new()),
     );
-    Running {
-        vend,
-        issuer,
-        tasks,
-        keys,
-    }
+    Started { vend, tasks, keys }
 }
 
 impl Running {

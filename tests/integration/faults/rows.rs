@@ -19,6 +19,8 @@ const TOO_LONG: Duration = Duration::from_millis(2_500);
 /// What the daemon says once it has waited for so long.
 const SILENCE: &str = "no whole answer within 2s";
 
+const NO_ANSWER: &str = "Truecaller closed the connection without an answer (";
+
 /// What an attempt comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -113,10 +115,10 @@ fn row(fault: Fault) -> Row {
         // Their gates stay closed until the attempt is over.
         Fault::Held(_) | Fault::HeldUnderway(_) => lost(SILENCE, true),
         Fault::SlowBody { .. } => lost(SILENCE, true),
-        Fault::DropAfterAccept { .. } => lost("connection closed before message completed", false),
-        Fault::DropAfterMint => lost("connection closed before message completed", true),
+        Fault::DropAfterAccept { .. } => lost(NO_ANSWER, false),
+        Fault::DropAfterMint => lost(NO_ANSWER, true),
         Fault::ResetMidBody => lost("eset", true),
-        Fault::TruncatedBody => lost("end of file before message length reached", true),
+        Fault::TruncatedBody => lost("Truecaller closed the connection in the middle of its answer (", true),
         Fault::TooManyRequests { retry_after, .. } => {
             asked_to_wait = retry_after.is_some();
             (Outcome::Throttled, "429 / too-many-requests / too many requests", false)
