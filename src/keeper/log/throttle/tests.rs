@@ -152,6 +152,29 @@ fn a_start_without_a_token_says_so_after_its_grace() {
 }
 
 #[test]
+fn what_a_start_finds_is_told_at_once_and_says_when_refused_keys_are_tried() {
+    let mut bench = Bench::new();
+    let reason = "401 unknown_key".to_owned();
+    let found = vec![
+        Note::OtherBoot,
+        Note::Adopted {
+            from: "acme".into(),
+        },
+        Note::StillParked {
+            reason,
+            next: bench.now().wall,
+        },
+    ];
+    let told = bench.notes(Duration::ZERO, found);
+    assert_eq!(told, [OtherBoot, Adopted, StillParked]);
+    let line = bench.last();
+    assert_eq!(line.failure.said.as_deref(), Some("401 unknown_key"));
+    assert_eq!(line.next, Some(bench.outlook().next));
+    let grace = START_GRACE.as_secs();
+    assert_eq!(bench.pass(grace + 5), [(grace, NoToken)]);
+}
+
+#[test]
 fn what_waits_is_told_when_the_process_ends() {
     let mut bench = Bench::new();
     bench.minted(SECOND, 60 * MINUTE);
