@@ -135,8 +135,10 @@ fn namespaced(arguments: &[&str], settings: &Path) -> Command {
 #[tokio::test]
 async fn whoever_has_no_number_in_a_user_namespace_is_no_named_caller() {
     if !can_unshare() {
-        eprintln!("skipped: this kernel, or this user's rights, allow no user namespaces");
-        return;
+        return cannot_run_here(
+            "whoever_has_no_number_in_a_user_namespace_is_no_named_caller",
+            "this kernel, or this user's rights, allow no user namespaces",
+        );
     }
     let [uid, gid] = overflow();
     let world = World::new(Scale::still()).await;
@@ -185,7 +187,10 @@ async fn whoever_has_no_number_in_a_user_namespace_is_no_named_caller() {
         // This is the number that it came with.
         assert!(world.captured.says(&format!("uid {uid} gid {gid}")));
     } else {
-        eprintln!("skipped: only root can ask as another user");
+        cannot_run_here(
+            "whoever_has_no_number_in_a_user_namespace_is_no_named_caller",
+            "only root can ask as another user",
+        );
     }
     assert!(daemon.stop().await.success());
     world.finish();
