@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::caller::Callers;
 use crate::caller::guard::{self, Rules};
 use crate::clock::{Clock, Stamp};
-use crate::listener::{Answer, Body, Connection, Listener, Peer, Service, serve_http};
+use crate::listener::{Answer, Body, Connection, Listener, Lost, Peer, Service, serve_http};
 use crate::telemetry::FilterHandle;
 use crate::vend::Vend;
 use failure::Failure;
@@ -65,6 +65,7 @@ pub struct Admin {
     room: Arc<Room>,
     log: Option<Arc<Log>>,
     shown: Option<Arc<Shown>>,
+    lost: Lost,
 }
 
 struct Room {
@@ -117,7 +118,15 @@ impl Admin {
             room: Arc::new(room),
             log: None,
             shown: None,
+            lost: Lost::default(),
         }
+    }
+
+    /// Is not ready while callers do not find one of these sockets.
+    #[must_use]
+    pub fn watching(mut self, lost: Lost) -> Self {
+        self.lost = lost;
+        self
     }
 
     /// Lets operators see and change what this log shows; without it there is no `/log`.
@@ -172,10 +181,10 @@ impl Admin {
     fn read<B>(&self, request: &Request<B>) -> Answer {
         let read: fn(&Self, &str) -> Response<Body> = match request.uri().path() {
             "/livez" => |it, _| it.room.livez(),
-            "/readyz" => |it, query| it.room.readyz(query),
+            "/readyz" => |it, query| it.room.readyz(query, &it.lost.names()),
             "/startupz" => |it, _| it.room.startupz(),
             "/metrics" => |it, _| it.room.metrics(),
-            "/status" => |it, _| it.room.status(),
+            "/status" => |it, _| it.room.status(it.lost.names()),
             "/settings" if self.shown.is_some() => |it, _| it.settings(),
             "/" => |it, _| it.room.page.response(),
             _ => return Failure::NotFound.response().into(),

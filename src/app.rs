@@ -22,7 +22,7 @@ use crate::keeper;
 use crate::keeper::driver::{Driver, Parts};
 use crate::lifecycle::notify::Manager;
 use crate::lifecycle::{self, Ended, Stage};
-use crate::listener::{self, Address, Bounds, Dates, Listener, Peers};
+use crate::listener::{self, Address, Bounds, Dates, Listener, Lost, Peers};
 use crate::metrics;
 use crate::record::file::{FileRegister, OpenError};
 use crate::record::memory::MemoryRegister;
@@ -54,6 +54,7 @@ pub struct App {
     deadline: std::time::Duration,
     bounds: config::Bounds,
     connections: listener::Metrics,
+    lost: Lost,
     /// How many connections each of the callers' listeners may have.
     places: usize,
 }
@@ -152,10 +153,11 @@ impl App {
         let stages = [Stage::new(), Stage::new(), Stage::new()];
         let driver = Driver::new(parts, &registry);
         let connections = listener::Metrics::register(&registry);
+        let lost = Lost::register(&registry);
         let doors = Doors::open(&config, &clock, &registry).await?;
         let draining = stages[0].drain();
         let places = places(&config);
-        let services = Services::new(&config, places, &vend, &clock, registry, draining)?;
+        let services = Services::new(&config, places, &vend, &clock, registry, (draining, lost.clone()))?;
         Ok(Self {
             driver,
             vend,
@@ -167,6 +169,7 @@ impl App {
             deadline: config.shutdown_deadline,
             bounds: config.bounds,
             connections,
+            lost,
             places,
         })
     }
@@ -214,6 +217,7 @@ impl App {
             connections,
             peers,
             counts: self.connections.on(transport),
+            lost: self.lost.clone(),
         };
         let peers = Peers::at_most(self.bounds.peer_connections.get() as usize);
         let (doors, services) = (self.doors, self.services);

@@ -6,10 +6,12 @@
 mod access;
 mod address;
 mod answer;
+mod bind;
 mod crowd;
 mod date;
 mod http1;
 mod http2;
+mod lost;
 mod metrics;
 mod patience;
 mod peer;
@@ -17,22 +19,25 @@ mod peers;
 mod problem;
 mod serve;
 mod socket;
+mod tcp;
 mod tls;
+mod unix;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::task::{Context, Poll};
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream, lookup_host};
+use tokio::net::TcpListener;
 
 pub use access::{AccessError, SocketAccess, open_folder};
 pub use address::{Address, AddressError};
 pub use answer::{Answer, Body, text};
+pub use bind::BindError;
 pub use date::Dates;
 pub use http1::serve_http;
 pub use http2::{Calls, Limits, serve_http2};
+pub use lost::Lost;
 pub use metrics::{Counts, Metrics};
 pub use patience::Patience;
 pub use peer::{Network, OVERFLOW, Overflow, Owner, Peer};
@@ -43,104 +48,10 @@ pub use tls::{Handshakes, Tls};
 
 use peers::Place;
 use socket::Socket;
+use unix::UnixDoor;
 
 /// So many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
-
-/// Behind the name of a Unix socket until it has its group and mode and takes its place.
-const FRESH_SUFFIX: &str = ".new";
-
-/// Why a listener could not be opened, and what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Another process has the port.
-    #[error("{address} is in use by another process: stop that process, or listen on another port")]
-    InUse {
-        /// The address.
-        address: Address,
-    },
-    /// Another process answers on the Unix socket.
-    #[error("another process listens on {address}: stop it, or give this one another path")]
-    Live {
-        /// The address.
-        address: Address,
-    },
-    /// Another user's socket has the name, and may not be asked whether somebody answers.
-    #[error(
-        "{address} belongs to another user, and may not be asked whether somebody listens there: remove it, or choose another path"
-    )]
-    Foreign {
-        /// The address.
-        address: Address,
-    },
-    /// The socket cannot be given to its group.
-    #[error(
-        "{address} cannot be given to group {group}: let bearerd's user be a member of it (SupplementaryGroups= in systemd, \
-         supplementalGroups or fsGroup in a pod), or leave socket_group out"
-    )]
-    NotAMember {
-        /// The address.
-        address: Address,
-        /// The group's number.
-        group: u32,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Something that is not a socket has the name of the Unix socket.
-    #[error("{address} names a file that is not a socket: move it away, or choose another path")]
-    NotASocket {
-        /// The address.
-        address: Address,
-    },
-    /// The host is not known, or not an address of this machine.
-    #[error("{address} is not an address of this machine: check the host")]
-    NotHere {
-        /// The address.
-        address: Address,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The system says no.
-    #[error(
-        "may not listen on {address}: ports below 1024 and other users' folders need a privilege"
-    )]
-    Denied {
-        /// The address.
-        address: Address,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The folder of the Unix socket does not exist.
-    #[error("the folder of {address} does not exist: create it, or choose another path")]
-    NoFolder {
-        /// The address.
-        address: Address,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Anything else.
-    #[error("cannot listen on {address}")]
-    Other {
-        /// The address.
-        address: Address,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl BindError {
-    fn new(address: &Address, source: io::Error) -> Self {
-        let unix = matches!(address, Address::Unix(_));
-        let address = address.clone();
-        match source.kind() {
-            io::ErrorKind::AddrInUse => Self::InUse { address },
-            io::ErrorKind::AddrNotAvailable => Self::NotHere { address, source },
-            io::ErrorKind::PermissionDenied => Self::Denied { address, source },
-            io::ErrorKind::NotFound if unix => Self::NoFolder { address, source },
-            _ => Self::Other { address, source },
-        }
-    }
-}
 
 /// An open door. Dropping it closes the port, and removes the file of a Unix socket.
 pub struct Listener {
@@ -162,6 +73,8 @@ pub struct Bounds {
     pub peers: Option<Peers>,
     /// What is counted.
     pub counts: Counts,
+    /// Where it is said that the name of a Unix socket leads elsewhere.
+    pub lost: Lost,
 }
 
 /// The usual patience, and no other bound.
@@ -172,6 +85,7 @@ impl Default for Bounds {
             connections: usize::MAX,
             peers: None,
             counts: Counts::default(),
+            lost: Lost::default(),
         }
     }
 }
@@ -186,9 +100,35 @@ impl Bounds {
     }
 }
 
+/// What connections come through.
 enum Door {
-    Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// A port; more than one socket where a name means each loopback address.
+    Tcp(Vec<TcpListener>),
+    Unix(UnixDoor),
+}
+
+impl Door {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
+        match self {
+            Self::Tcp(listeners) => {
+                let mut accepted = listeners.iter().map(|it| it.poll_accept(cx));
+                let Some(Poll::Ready(accepted)) = accepted.find(Poll::is_ready) else {
+                    return Poll::Pending;
+                };
+                let (stream, from) = accepted?;
+                // A caller that has gone already is noticed when it is read from.
+                let _ = stream.set_nodelay(true);
+                Poll::Ready(Ok((Socket::Tcp(stream), Peer::of(from))))
+            }
+            Self::Unix(door) => {
+                let (stream, _) = std::task::ready!(door.listener().poll_accept(cx))?;
+                let owner = stream.peer_cred()?;
+                let (uid, gid) = (owner.uid(), owner.gid());
+                let peer = Peer::Unix(Owner { uid, gid });
+                Poll::Ready(Ok((Socket::Unix(stream), peer)))
+            }
+        }
+    }
 }
 
 impl Listener {
@@ -219,10 +159,23 @@ impl Listener {
     /// Opens the address; if it is a Unix socket, for whom `access` says. The file that a dead process left behind is replaced; a
     /// socket on which somebody answers is not.
     pub async fn bind_with(address: &Address, access: SocketAccess) -> Result<Self, BindError> {
-        match address {
-            Address::Tcp { host, port } => bind_tcp(address, host, *port).await,
-            Address::Unix(path) => bind_unix(address, path, access).await,
-        }
+        let (door, address) = match address {
+            Address::Tcp { host, port } => {
+                let (listeners, address) = tcp::bind(address, host, *port).await?;
+                (Door::Tcp(listeners), address)
+            }
+            Address::Unix(path) => {
+                let door = UnixDoor::bind(address, path, access).await?;
+                (Door::Unix(door), address.clone())
+            }
+        };
+        Ok(Self {
+            door,
+            address,
+            bounds: Bounds::default(),
+            dates: Dates::default(),
+            tls: None,
+        })
     }
 
     /// Where it listens; a port 0 has become the real one.
@@ -232,167 +185,55 @@ impl Listener {
 
     /// The next connection, without delay on its small packets.
     async fn accept(&self) -> io::Result<(Socket, Peer)> {
-        match &self.door {
-            Door::Tcp(listener) => {
-                let (stream, from) = listener.accept().await?;
-                // A caller that has gone already is noticed when it is read from.
-                let _ = stream.set_nodelay(true);
-                Ok((Socket::Tcp(stream), Peer::of(from)))
+        poll_fn(|cx| self.door.poll_accept(cx)).await
+    }
+
+    /// True if it has a name that others can take away.
+    fn has_name(&self) -> bool {
+        matches!(self.door, Door::Unix(_))
+    }
+
+    /// Looks whether a Unix socket's name still leads here, and takes it again where nobody has it: then the door of before is
+    /// given back, whose connections have not been accepted.
+    async fn look(&mut self) -> Option<Door> {
+        let Door::Unix(door) = &mut self.door else {
+            return None;
+        };
+        let lost = &self.bounds.lost;
+        if door.is_found() {
+            lost.found(&self.address);
+            return None;
+        }
+        match door.again(&self.address).await {
+            Ok(fresh) => {
+                lost.found(&self.address);
+                let address = &self.address;
+                tracing::warn!(%address, "the socket's file was gone, and is made again: find out what removes it");
+                let mut old = std::mem::replace(&mut self.door, Door::Unix(fresh));
+                if let Door::Unix(old) = &mut old {
+                    old.forget();
+                }
+                Some(old)
             }
-            Door::Unix(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                let owner = stream.peer_cred()?;
-                let (uid, gid) = (owner.uid(), owner.gid());
-                Ok((Socket::Unix(stream), Peer::Unix(Owner { uid, gid })))
+            Err(error) => {
+                lost.lost(&self.address, &error);
+                None
             }
         }
     }
 
     /// Lets nobody else find a Unix socket; who is connected already, stays so.
     fn hide(&mut self) {
-        if let Door::Unix(_, file) = &mut self.door {
-            file.remove();
+        if let Door::Unix(door) = &mut self.door {
+            door.hide();
         }
+        self.bounds.lost.found(&self.address);
     }
 }
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Listener({})", self.address)
-    }
-}
-
-async fn bind_tcp(address: &Address, host: &str, port: u16) -> Result<Listener, BindError> {
-    let unknown = |source| BindError::NotHere {
-        address: address.clone(),
-        source,
-    };
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for candidate in lookup_host((host, port)).await.map_err(unknown)? {
-        match open_tcp(candidate) {
-            Ok(listener) => {
-                let bound = listener
-                    .local_addr()
-                    .map_err(|source| BindError::new(address, source))?;
-                let address = Address::Tcp {
-                    host: bound.ip().to_string(),
-                    port: bound.port(),
-                };
-                let door = Door::Tcp(listener);
-                return Ok(Listener {
-                    door,
-                    address,
-                    bounds: Bounds::default(),
-                    dates: Dates::default(),
-                    tls: None,
-                });
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(BindError::new(address, last))
-}
-
-fn open_tcp(candidate: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if candidate.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(candidate)?;
-    socket.listen(BACKLOG)
-}
-
-/// Binds under a temporary name, sets group and mode there, and moves the socket to its place: at no moment does the name lead to
-/// a socket that others may use, and what a dead process left is replaced in one step.
-async fn bind_unix(
-    address: &Address,
-    path: &Path,
-    access: SocketAccess,
-) -> Result<Listener, BindError> {
-    let failed = |source| BindError::new(address, source);
-    refuse_taken(address, path).await?;
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(FRESH_SUFFIX);
-    let fresh = PathBuf::from(fresh);
-    if std::fs::symlink_metadata(&fresh).is_ok_and(|it| it.file_type().is_socket()) {
-        std::fs::remove_file(&fresh).map_err(failed)?;
-    }
-    let listener = UnixListener::bind(&fresh).map_err(failed)?;
-    let mut file = SocketFile::of(fresh.clone()).map_err(failed)?;
-    access.grant(&fresh).map_err(|error| match error {
-        AccessError::Group { group, source } => BindError::NotAMember {
-            address: address.clone(),
-            group,
-            source,
-        },
-        AccessError::Mode(source) => failed(source),
-    })?;
-    std::fs::rename(&fresh, path).map_err(failed)?;
-    file.path = path.to_owned();
-    Ok(Listener {
-        door: Door::Unix(listener, file),
-        address: address.clone(),
-        bounds: Bounds::default(),
-        dates: Dates::default(),
-        tls: None,
-    })
-}
-
-/// Asks whether somebody listens. It waits for nobody: a process that is stopped, with all places before it taken, is there too.
-async fn refuse_taken(address: &Address, path: &Path) -> Result<(), BindError> {
-    let failed = |source| BindError::new(address, source);
-    let address = address.clone();
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(BindError::NotASocket { address });
-        }
-        Ok(_) => {}
-    }
-    match UnixStream::connect(path)
-        .await
-        .map_err(|error| error.kind())
-    {
-        Err(io::ErrorKind::ConnectionRefused) => Ok(()),
-        Err(io::ErrorKind::PermissionDenied) => Err(BindError::Foreign { address }),
-        // Whatever else it says, somebody may be there.
-        _ => Err(BindError::Live { address }),
-    }
-}
-
-/// The file of a Unix socket, removed when dropped unless somebody else has put theirs in its place.
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl SocketFile {
-    fn of(path: PathBuf) -> io::Result<Self> {
-        let found = std::fs::symlink_metadata(&path)?;
-        Ok(Self {
-            path,
-            device: found.dev(),
-            inode: found.ino(),
-        })
-    }
-
-    fn remove(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|it| (it.dev(), it.ino()) == (self.device, self.inode));
-        if ours {
-            // Nothing more can be done about it, and the next start copes with a file left behind.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        self.remove();
     }
 }
 

@@ -13,12 +13,12 @@ impl Room {
         text(StatusCode::OK, "ok\n")
     }
 
-    /// Ready if a token can be vended now and the process means to go on.
-    pub(super) fn readyz(&self, query: &str) -> Response<Body> {
+    /// Ready if a token can be vended now, where callers look for it, and the process means to go on.
+    pub(super) fn readyz(&self, query: &str, lost: &[String]) -> Response<Body> {
         let now = self.clock.now();
         let current = self.vend.current(now).map(|_| ());
         let draining = self.draining.is_cancelled();
-        let ready = current.is_ok() && !draining;
+        let ready = current.is_ok() && !draining && lost.is_empty();
         let (code, word) = if ready {
             (StatusCode::OK, "ready\n")
         } else {
@@ -28,7 +28,7 @@ impl Room {
             .split('&')
             .any(|it| it == "verbose" || it.starts_with("verbose="));
         if verbose {
-            let reasons = reasons(current, draining, &self.vend.status(), now);
+            let reasons = reasons(current, draining, lost, &self.vend.status(), now);
             text(code, format!("{word}{reasons}"))
         } else {
             text(code, word)
@@ -52,6 +52,7 @@ impl Room {
 fn reasons(
     current: Result<(), Unavailable>,
     draining: bool,
+    lost: &[String],
     status: &Status,
     now: Stamp,
 ) -> String {
@@ -98,6 +99,10 @@ fn reasons(
         ),
     };
     let draining = if draining { "yes" } else { "no" };
+    let sockets = match lost {
+        [] => "found".into(),
+        lost => format!("not found: {}", lost.join(", ")),
+    };
     let lines = [
         ("token", token),
         ("register", register),
@@ -105,6 +110,7 @@ fn reasons(
         ("trouble", trouble),
         ("next attempt", next),
         ("draining", draining.into()),
+        ("sockets", sockets),
     ];
     lines
         .iter()

@@ -14,18 +14,21 @@ struct Shown<'a> {
     ready: bool,
     /// The process is on its way down.
     draining: bool,
+    /// Unix sockets whose path does not lead to this process.
+    sockets_lost: Vec<String>,
     #[serde(flatten)]
     status: &'a Status,
 }
 
 impl Room {
-    pub(super) fn status(&self) -> Response<Body> {
+    pub(super) fn status(&self, sockets_lost: Vec<String>) -> Response<Body> {
         let draining = self.draining.is_cancelled();
         // The keeper's view is up to its last step; its times are shown as of now.
         let status = Status::clone(&self.vend.status()).as_of(self.clock.now());
         let shown = Shown {
-            ready: self.usable() && !draining,
+            ready: self.usable() && !draining && sockets_lost.is_empty(),
             draining,
+            sockets_lost,
             status: &status,
         };
         let mut body = serde_json::to_vec_pretty(&shown).expect("a status is plain values");

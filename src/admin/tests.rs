@@ -201,7 +201,7 @@ async fn verbose_readiness_lists_the_reasons() {
     let reply = house.get("/readyz?verbose").await;
     assert_eq!(
         reply.body,
-        "not ready\ntoken: none yet\nregister: not read yet\nparked: no\ntrouble: none\nnext attempt: none planned\ndraining: no\n"
+        "not ready\ntoken: none yet\nregister: not read yet\nparked: no\ntrouble: none\nnext attempt: none planned\ndraining: no\nsockets: found\n"
     );
     house.publish(5, 60);
     house.draining.cancel();
@@ -216,6 +216,7 @@ async fn verbose_readiness_lists_the_reasons() {
             "trouble: refused: the issuer answered 403\n",
             "next attempt: 2027-01-15T08:15:00Z at the earliest, routine (schedule), waiting for parked\n",
             "draining: yes\n",
+            "sockets: found\n",
         )
     );
     house.clock.set(at(60));
@@ -263,6 +264,7 @@ async fn the_status_is_one_document_with_what_is_true_now() {
     let status = reply.json();
     assert_eq!(status["ready"], true);
     assert_eq!(status["draining"], false);
+    assert_eq!(status["sockets_lost"], serde_json::json!([]));
     assert_eq!(status["version"], "1.2.3");
     assert_eq!(status["token"]["generation"], 5);
     assert_eq!(status["next"]["waiting_for"], "parked");

@@ -13,6 +13,7 @@ use crate::api::http::{self, Api};
 use crate::caller::{self, Callers};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::listener::Lost;
 use crate::vend::Vend;
 
 use super::BindError;
@@ -25,14 +26,15 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Makes them all, and opens the audit's file. Each of the callers' listeners has so many places; `draining` is the process's drain.
+    /// Makes them all, and opens the audit's file. Each of the callers' listeners has so many places; `draining` is the process's drain, and
+    /// `lost` the sockets that nobody finds.
     pub(super) fn new(
         config: &Config,
         places: usize,
         vend: &Arc<Vend>,
         clock: &Arc<dyn Clock>,
         registry: Registry,
-        draining: CancellationToken,
+        (draining, lost): (CancellationToken, Lost),
     ) -> Result<Self, BindError> {
         let callers = callers(config, places, clock, &registry)?;
         let metrics = api::Metrics::register(&registry);
@@ -60,7 +62,7 @@ impl Services {
             Grpc::new(&grpc, vend, clock, &metrics, &callers)
         };
         let (vend, clock) = shared();
-        let admin = Admin::new(&admin, vend, clock, registry, callers, draining);
+        let admin = Admin::new(&admin, vend, clock, registry, callers, draining).watching(lost);
         Ok(Self { api, grpc, admin })
     }
 }

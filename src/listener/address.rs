@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The longest path that fits into a socket's address, less the suffix of its temporary name.
-const LONGEST_PATH: usize = 107 - super::FRESH_SUFFIX.len();
+/// The longest path that fits into a socket's address.
+const LONGEST_PATH: usize = 107;
 
 /// `host:port` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,12 +67,18 @@ impl Address {
         match self {
             Self::Unix(_) => true,
             Self::Tcp { host, .. } => {
-                host.eq_ignore_ascii_case("localhost")
+                self.is_localhost()
                     || host
                         .parse::<IpAddr>()
                         .is_ok_and(|ip| ip.to_canonical().is_loopback())
             }
         }
+    }
+
+    /// True for a port of `localhost`, which is each loopback address.
+    pub(super) fn is_localhost(&self) -> bool {
+        let name = |host: &str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        matches!(self, Self::Tcp { host, .. } if name(host) == "localhost")
     }
 }
 
@@ -154,6 +160,7 @@ mod tests {
             "[::1]:1",
             "[::ffff:127.0.0.1]:1",
             "LocalHost:1",
+            "localhost.:1",
             "unix:/a",
         ] {
             assert!(text.parse::<Address>().unwrap().is_local(), "{text}");

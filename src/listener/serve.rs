@@ -19,7 +19,7 @@ use super::crowd::Crowd;
 use super::metrics::Reason;
 use super::patience::{Pulse, Seat, Watched};
 use super::socket::Socket;
-use super::{Bounds, Listener, Peer};
+use super::{Bounds, Door, Listener, Peer, unix};
 
 /// How long accepting rests after an error that is not the connection's own, such as too many open files.
 const REST: Duration = Duration::from_millis(50);
@@ -79,6 +79,7 @@ pub trait Service: Clone + Send + Sync + 'static {
 pub(super) async fn serve<P: Protocol>(listener: Listener, protocol: P, drain: CancellationToken) {
     let mut room = Room::new(listener, protocol, drain.clone());
     let mut sweep = pin!(sleep(room.crowd.tick()));
+    let mut look = pin!(sleep(unix::LOOK));
     let mut failures = 0;
     loop {
         let admits = room.admits();
@@ -91,6 +92,11 @@ pub(super) async fn serve<P: Protocol>(listener: Listener, protocol: P, drain: C
             () = sweep.as_mut(), if !room.connections.is_empty() => {
                 room.sweep();
                 sweep.as_mut().reset(Instant::now() + room.crowd.tick());
+                continue;
+            }
+            () = look.as_mut(), if room.listener.has_name() => {
+                room.look().await;
+                look.as_mut().reset(Instant::now() + unix::LOOK);
                 continue;
             }
             () = drain.cancelled() => break,
@@ -204,6 +210,15 @@ impl<P: Protocol> Room<P> {
         }
     }
 
+    /// Has its name still, or again. Who had come before it was lost is not forgotten.
+    async fn look(&mut self) {
+        if let Some(before) = self.listener.look().await {
+            for (socket, peer) in waiting(&before).await {
+                self.admit(socket, peer);
+            }
+        }
+    }
+
     fn sweep(&mut self) {
         self.crowd.sweep(|reason| self.bounds.counts.closed(reason));
         let is_full = self.is_full();
@@ -217,7 +232,7 @@ impl<P: Protocol> Room<P> {
     async fn closed(mut self) {
         self.listener.hide();
         self.closing.begin();
-        for (socket, peer) in waiting(&self.listener).await {
+        for (socket, peer) in waiting(&self.listener.door).await {
             self.admit(socket, peer);
         }
         drop(self.listener);
@@ -239,14 +254,12 @@ impl<P: Protocol> Room<P> {
 }
 
 /// The connections that were made before the drain and wait to be accepted. To close the listener over them would reset them.
-async fn waiting(listener: &Listener) -> Vec<(Socket, Peer)> {
+async fn waiting(door: &Door) -> Vec<(Socket, Peer)> {
     let mut found = Vec::new();
     // The driver looks at its sockets between two turns, so what came before the drain is seen by the second.
     yield_now().await;
     loop {
-        let mut accept = pin!(listener.accept());
-        let accepted = poll_fn(|cx| Poll::Ready(accept.as_mut().poll(cx))).await;
-        match accepted {
+        match poll_fn(|cx| Poll::Ready(door.poll_accept(cx))).await {
             Poll::Ready(Ok(connection)) => found.push(connection),
             Poll::Ready(Err(error)) if is_the_connections_own(&error) => {}
             Poll::Ready(Err(_)) | Poll::Pending => return found,

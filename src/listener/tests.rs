@@ -2,14 +2,19 @@ use super::testing::{Client, request, until};
 use super::*;
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{Request, StatusCode};
+use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+mod names;
 
 /// Answers with the path; under `/slow` once a permit is there.
 #[derive(Clone)]
