@@ -90,8 +90,15 @@ pub enum BindError {
         source: tls::Problem,
     },
     /// An address cannot be taken.
-    #[error(transparent)]
-    Listener(#[from] listener::BindError),
+    #[error("{path} ({flag})")]
+    Listener {
+        /// Which setting names it.
+        path: &'static str,
+        /// The flag that stands for the setting.
+        flag: &'static str,
+        /// Why.
+        source: listener::BindError,
+    },
     /// A name that should mean this machine leads to an address that others can reach.
     #[error(
         "{path}: {written} leads to {address}, which other machines can reach; write 127.0.0.1 or [::1]"
@@ -117,7 +124,10 @@ impl BindError {
                 | Self::Audit(_)
                 | Self::Tls { .. }
                 | Self::Reachable { .. }
-                | Self::Listener(listener::BindError::NotAMember { .. })
+                | Self::Listener {
+                    source: listener::BindError::NotAMember { .. },
+                    ..
+                }
         ) || matches!(self, Self::Register(RegisterError::NewerFormat { .. }))
     }
 }
@@ -157,7 +167,14 @@ impl App {
         let doors = Doors::open(&config, &clock, &registry).await?;
         let draining = stages[0].drain();
         let places = places(&config);
-        let services = Services::new(&config, places, &vend, &clock, registry, (draining, lost.clone()))?;
+        let services = Services::new(
+            &config,
+            places,
+            &vend,
+            &clock,
+            registry,
+            (draining, lost.clone()),
+        )?;
         Ok(Self {
             driver,
             vend,

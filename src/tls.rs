@@ -4,6 +4,7 @@
 //! What is in force was good when it was taken. What is bad on disk is told and never taken. Connections go by what was in force
 //! when they began; nothing of one is resumed by another, so a changed set counts for every new connection at once.
 
+mod algorithms;
 mod chain;
 mod credentials;
 mod files;

@@ -23,6 +23,7 @@ pub(super) struct Doors {
 /// One section's addresses, as the settings say them.
 struct Section<'a> {
     path: &'static str,
+    flag: &'static str,
     listen: &'a [Address],
     socket: SocketAccess,
     secured: Secured,
@@ -69,6 +70,7 @@ impl Doors {
         };
         let http = Section {
             path: "http.listen",
+            flag: "--http-listen",
             listen: &config.http.listen,
             socket: config.http.socket,
             secured: config.http.tls,
@@ -76,6 +78,7 @@ impl Doors {
         };
         let grpc = Section {
             path: "grpc.listen",
+            flag: "--grpc-listen",
             listen: &config.grpc.listen,
             socket: config.grpc.socket,
             secured: config.grpc.tls,
@@ -83,6 +86,7 @@ impl Doors {
         };
         let admin = Section {
             path: "admin.listen",
+            flag: "--admin-listen",
             listen: &config.admin.listen,
             socket: config.admin.socket,
             secured: config.admin.tls,
@@ -101,7 +105,12 @@ impl Section<'_> {
     async fn open(&self, tls: Option<Tls>) -> Result<Vec<Listener>, BindError> {
         let mut open = Vec::with_capacity(self.listen.len());
         for written in self.listen {
-            let listener = Listener::bind_with(written, self.socket).await?;
+            let listener = Listener::bind_with(written, self.socket).await;
+            let listener = listener.map_err(|source| BindError::Listener {
+                path: self.path,
+                flag: self.flag,
+                source,
+            })?;
             open.push(self.protect(written, listener, tls.as_ref())?);
         }
         Ok(open)
@@ -170,6 +179,7 @@ mod tests {
         for (index, (secured, outward, tls, expected)) in cases.into_iter().enumerate() {
             let section = Section {
                 path: "http.listen",
+                flag: "--http-listen",
                 listen: &[],
                 socket: SocketAccess::default(),
                 secured,

@@ -31,8 +31,8 @@ impl Side {
 
     fn usual(self) -> &'static str {
         match self {
-            Self::Callers => "127.0.0.1:7290",
-            Self::Operators => "127.0.0.1:7292",
+            Self::Callers => "localhost:7290",
+            Self::Operators => "localhost:7292",
         }
     }
 
@@ -157,8 +157,8 @@ mod tests {
             Flag::new("test", "admin.listen", ""),
         ]);
         for sources in [Sources::default(), none] {
-            assert_eq!(asked(Side::Callers, &sources), "127.0.0.1:7290");
-            assert_eq!(asked(Side::Operators, &sources), "127.0.0.1:7292");
+            assert_eq!(asked(Side::Callers, &sources), "localhost:7290");
+            assert_eq!(asked(Side::Operators, &sources), "localhost:7292");
         }
     }
 

@@ -1,5 +1,6 @@
 //! One daemon's door: plain HTTP over TCP or a Unix socket, one question at a time and nothing in the background.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,7 +88,14 @@ impl Door {
                     host: host.to_owned(),
                     port: *port,
                 };
-                (builder, asked.to_string())
+                // An image without a file of hosts knows no such name.
+                let loopback: [IpAddr; 2] =
+                    [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                let loopback = loopback.map(|ip| SocketAddr::new(ip, *port));
+                (
+                    builder.resolve_to_addrs("localhost", &loopback),
+                    asked.to_string(),
+                )
             }
         };
         let client = builder.build().map_err(|error| Failure::Unreachable {

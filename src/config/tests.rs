@@ -94,8 +94,8 @@ fn the_least_that_must_be_written_is_an_account_and_a_key() {
     assert_eq!(config.absent, Absent::New);
     let folder = PathBuf::from("/var/lib/bearerd");
     assert_eq!(config.register, Register::File { folder });
-    assert_eq!(config.http.listen, ["127.0.0.1:7290".parse().unwrap()]);
-    assert_eq!(config.admin.listen, ["127.0.0.1:7292".parse().unwrap()]);
+    assert_eq!(config.http.listen, ["localhost:7290".parse().unwrap()]);
+    assert_eq!(config.admin.listen, ["localhost:7292".parse().unwrap()]);
     assert_eq!(config.keys.pairs.len(), 1);
     assert_eq!(config.log, telemetry::Settings::default());
     assert!(config.warnings.is_empty() && !config.short_lead);
@@ -374,7 +374,7 @@ fn each_wrong_setting_gives_one_line() {
         ("http.listen = [\"here\"]", "http.listen: item 1: "),
         (
             "http.listen = [\"127.0.0.1:7292\"]",
-            "admin.listen: 127.0.0.1:7292 is taken by http.listen",
+            "admin.listen: localhost:7292 is taken by http.listen",
         ),
         (
             "admin.listen = [\"[::]:1\", \"[::]:1\"]",
@@ -604,7 +604,7 @@ fn sockets_for_everybody_are_warned_of_unless_callers_are_named() {
     assert_eq!(warnings(&named), Vec::<String>::new());
     let beside = warnings("admin.gids = [7]");
     assert!(
-        beside.len() == 1 && beside[0].contains("127.0.0.1:7292 is answered all the same"),
+        beside.len() == 1 && beside[0].contains("localhost:7292 is answered all the same"),
         "{beside:?}"
     );
     let folder = desk.folder.path();
@@ -832,7 +832,7 @@ fn the_admin_address_is_found_whatever_else_is_wrong() {
         found("nonsense = 1\nadmin.listen = [\"unix:/a\"]"),
         Some(vec!["unix:/a".parse().unwrap()])
     );
-    assert_eq!(found(""), Some(vec!["127.0.0.1:7292".parse().unwrap()]));
+    assert_eq!(found(""), Some(vec!["localhost:7292".parse().unwrap()]));
     assert_eq!(found("admin.listen = 1"), None);
     assert_eq!(found("admin.listen = [\"x\"]"), None);
     assert_eq!(found("= nonsense"), None);

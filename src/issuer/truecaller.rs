@@ -8,6 +8,7 @@ mod connection;
 mod in_time;
 mod shown;
 mod transport;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,6 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::header::{DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
-use rustls::ClientConfig;
-use rustls_platform_verifier::ConfigVerifierExt;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::time::timeout;
@@ -26,6 +25,8 @@ use zeroize::Zeroizing;
 use super::{Answer, Issuer, Key, Minted, Pending};
 use crate::clock::{Clock, Stamp};
 use crate::token::Secret;
+use trust::Trust;
+pub use trust::missing_roots;
 
 /// Where and how tokens are asked for.
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ const AGE_TOLERANCE: Duration = Duration::from_secs(5);
 /// Truecaller's mint call.
 pub struct Truecaller {
     /// `None` for a sandbox on this machine, which is asked without TLS.
-    tls: Option<ClientConfig>,
+    tls: Option<Trust>,
     settings: Settings,
     clock: Arc<dyn Clock>,
 }
@@ -85,19 +86,13 @@ impl Truecaller {
     /// Reads the certificate roots, if the issuer is asked over TLS. Fails where the system has none
     /// to trust.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, rustls::Error> {
-        // Whoever installed a provider first, it is the same one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = match settings.mint_url.scheme() {
             // A bare container, without roots, can have a sandbox too.
             "http" => None,
-            _ => Some(ClientConfig::with_platform_verifier()?),
-        };
-        let with_protocol = |mut tls: ClientConfig| {
-            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-            tls
+            _ => Some(Trust::read()?),
         };
         Ok(Self {
-            tls: tls.map(with_protocol),
+            tls,
             settings,
             clock,
         })

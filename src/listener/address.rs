@@ -75,6 +75,25 @@ impl Address {
         }
     }
 
+    /// True if one of them cannot be taken while the other is.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp { port, .. }, Self::Tcp { port: theirs, .. }) if port == theirs => {
+                let is_loopback = |it: &Self| match it {
+                    Self::Tcp { host, .. } => ["127.0.0.1", "::1"].contains(&host.as_str()),
+                    Self::Unix(_) => false,
+                };
+                match (self.is_localhost(), other.is_localhost()) {
+                    (true, true) => true,
+                    (true, false) => is_loopback(other),
+                    (false, true) => is_loopback(self),
+                    (false, false) => self == other,
+                }
+            }
+            _ => self == other,
+        }
+    }
+
     /// True for a port of `localhost`, which is each loopback address.
     pub(super) fn is_localhost(&self) -> bool {
         let name = |host: &str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
@@ -168,6 +187,22 @@ mod tests {
         for text in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "localhost.example:1"] {
             assert!(!text.parse::<Address>().unwrap().is_local(), "{text}");
         }
+    }
+
+    #[test]
+    fn localhost_overlaps_each_loopback_address_that_it_takes() {
+        let overlap = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|it| it.parse::<Address>().unwrap());
+            assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            one.overlaps(&other)
+        };
+        for same in ["localhost:1", "LOCALHOST.:1", "127.0.0.1:1", "[::1]:1"] {
+            assert!(overlap("localhost:1", same), "{same}");
+        }
+        for other in ["localhost:2", "127.0.0.2:1", "10.0.0.1:1", "unix:/a"] {
+            assert!(!overlap("localhost:1", other), "{other}");
+        }
+        assert!(!overlap("127.0.0.1:1", "[::1]:1") && overlap("unix:/a", "unix:/a"));
     }
 
     #[test]

@@ -54,9 +54,13 @@ pub enum Fault {
     NoKey,
     /// The key is of a kind that cannot be used.
     #[error(
-        "its key cannot be used; expected ECDSA on P-256, P-384 or P-521, Ed25519, or RSA of 2048 bits or more"
+        "its key cannot be used{}; expected ECDSA on P-256 or P-384, Ed25519, or RSA of 2048 bits or more",
+        kind.map(|kind| format!(" (it is {kind})")).unwrap_or_default()
     )]
-    StrangeKey,
+    StrangeKey {
+        /// What its kind is called, if that is why.
+        kind: Option<&'static str>,
+    },
     /// The key is another certificate's.
     #[error(
         "its key is not that of the certificate in {}; write both files of one pair",
@@ -83,6 +87,17 @@ pub enum Fault {
         "its certificate is not for servers; issue it with the extended key usage \"server auth\""
     )]
     NotForServers,
+    /// What an authority has signed cannot be verified.
+    #[error(
+        "certificate {number} in it has a key whose signatures cannot be verified (it is {kind}); name authorities with ECDSA on P-256 or \
+         P-384, Ed25519, or RSA of 2048 bits or more"
+    )]
+    StrangeAuthority {
+        /// Which one, counted from 1.
+        number: usize,
+        /// What its kind is called.
+        kind: &'static str,
+    },
     /// No certificate in it can be an authority.
     #[error(
         "no authority that can be used is in it; expected the certificates of those who sign callers' certificates, in PEM"

@@ -17,6 +17,7 @@ use rustls::{Error, RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;
 
+use super::algorithms::unverifiable;
 use super::chain::BoundedChain;
 use super::files::{Contents, File, Files, Text};
 use super::problem::{Fault, Problem};
@@ -76,7 +77,7 @@ pub(super) fn set(
     let verifier = match &contents.client_ca {
         None => None,
         Some(text) => {
-            let roots = authorities(text).map_err(told(File::ClientCa))?;
+            let roots = authorities(text, &provider).map_err(told(File::ClientCa))?;
             facts.authorities = Some(roots.len());
             let builder =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
@@ -174,18 +175,24 @@ fn pair(
         pem::Error::NoItemsFound => Fault::NoKey,
         _ => Fault::Damaged,
     })?;
+    let kind = unverifiable(&chain[0], provider);
     CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
         Error::InconsistentKeys(_) => Fault::Mismatch {
             certificate: files.certificate.clone(),
         },
-        _ => Fault::StrangeKey,
+        _ => Fault::StrangeKey { kind },
     })
 }
 
 /// Those that can be used; at least one.
-fn authorities(text: &Text) -> Result<RootCertStore, Fault> {
+fn authorities(text: &Text, provider: &CryptoProvider) -> Result<RootCertStore, Fault> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates(text.as_ref().map_err(Clone::clone)?)?);
+    let certificates = certificates(text.as_ref().map_err(Clone::clone)?)?;
+    let kinds = certificates.iter().map(|it| unverifiable(it, provider));
+    if let Some((kind, number)) = kinds.zip(1..).find_map(|(kind, at)| Some((kind?, at))) {
+        return Err(Fault::StrangeAuthority { number, kind });
+    }
+    roots.add_parsable_certificates(certificates);
     match roots.is_empty() {
         true => Err(Fault::NoAuthority),
         false => Ok(roots),

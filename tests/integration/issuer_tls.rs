@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -9,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use crate::harness::{Daemon, Scale, World};
@@ -82,6 +84,27 @@ async fn nothing_is_sent_to_an_issuer_whose_certificate_is_for_another_name() {
     let detail = status["trouble"]["detail"].as_str().unwrap();
     assert!(detail.contains("certificate"), "{detail}");
     assert_eq!(world.sandbox.arrivals(), 0);
+    assert!(daemon.stop().await.success());
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roots_that_change_hold_from_the_next_attempt_on() {
+    let world = World::new(Scale::still()).await;
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let (_front, port) = front(&new.issue(&server()), &world.sandbox.base_url()).await;
+    let daemon = daemon(&world, &old, port).await;
+    let tried = |status: &serde_json::Value| status["attempts"][0]["outcome"] == "not_sent";
+    daemon.until("an attempt was made", tried).await;
+    // What cannot be read changes nothing, and says so.
+    world.write("roots.pem", "no certificate");
+    while !world.captured.says("cannot be read again") {
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.sandbox.arrivals(), 0);
+    world.write("roots.pem", &new.certificate);
+    daemon.first_token().await;
+    assert_eq!(world.sandbox.mints(), 1);
     assert!(daemon.stop().await.success());
     world.finish();
 }

@@ -219,8 +219,9 @@ fn a_port_in_use_is_one_line_and_1() {
     desk.write("bearerd.toml", GOOD);
     for flag in ["--http-listen", "--grpc-listen", "--admin-listen"] {
         let said = desk.run("serve", &[flag, &address], &[]);
+        let setting = flag[2..].replace('-', ".");
         let line = format!(
-            "{address} is in use by another process: stop that process, or listen on another port"
+            "{setting} ({flag}): {address} is in use by another process: stop that process, or listen on another port"
         );
         desk.refused(&said, 1, &[&line]);
     }

@@ -88,7 +88,7 @@ pub(super) fn apart(written: &mut Written, listeners: [(&str, &[Address]); 3]) {
         }
         if let Some((other, _)) = named[..index]
             .iter()
-            .find(|(_, earlier)| earlier == address)
+            .find(|(_, earlier)| earlier.overlaps(address))
         {
             let problem = match other == path {
                 true => format!("{address} is there twice; name it once"),

@@ -31,6 +31,13 @@ pub(super) fn account(written: &mut Written, path: &str) -> Option<String> {
         return None;
     };
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if account.starts_with('<') && account.ends_with('>') {
+        written.problem(
+            path,
+            "it is still the placeholder; set the clientAccountId that Truecaller gave you",
+        );
+        return None;
+    }
     let wrong = if account.len() > 128 {
         Some("it is longer than 128 characters".to_owned())
     } else if account.bytes().all(|byte| byte == b'.') {

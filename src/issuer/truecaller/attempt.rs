@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::Client;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use rustls::ClientConfig;
 use serde::Serialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -42,10 +43,14 @@ impl Truecaller {
         let connect_by = Instant::now() + self.settings.timeout / 2;
         let url = &self.settings.mint_url;
         let delivery = self.delivery(send_by, sent_at);
+        let tls = match &self.tls {
+            Some(trust) => Some(trust.current(self.settings.timeout / 4).await),
+            None => None,
+        };
         let opened = Connection::open(url, self.settings.timeout / 2, delivery).await;
         let mut connection = opened.map_err(not_sent)?;
         let entrance = Entrance::new().map_err(|error| not_sent(error.to_string()))?;
-        let client = self.client(&entrance, connect_by);
+        let client = client(tls.as_deref(), &entrance, connect_by);
         let client = client.map_err(|error| not_sent(causes(error, key)))?;
         let until = sent_at.boot + self.settings.timeout;
         let exchange = exchange(self.request(&client, key, until));
@@ -110,24 +115,28 @@ impl Truecaller {
         } = self.settings;
         Delivery::of(timeout, in_flight, send_by, sent_at.boot)
     }
+}
 
-    /// A client for one attempt, which finds the issuer behind this entrance.
-    fn client(&self, entrance: &Entrance, connect_by: Instant) -> reqwest::Result<Client> {
-        let client = match &self.tls {
-            Some(tls) => Client::builder().tls_backend_preconfigured(tls.clone()),
-            None => Client::builder().tls_certs_only([]),
-        };
-        client
-            .user_agent(concat!("bearerd/", env!("CARGO_PKG_VERSION")))
-            .retry(reqwest::retry::never())
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0)
-            .http1_only()
-            .no_proxy()
-            .unix_socket(entrance.name())
-            .connect_timeout(connect_by.saturating_duration_since(Instant::now()))
-            .build()
-    }
+/// A client for one attempt, which finds the issuer behind this entrance.
+fn client(
+    tls: Option<&ClientConfig>,
+    entrance: &Entrance,
+    connect_by: Instant,
+) -> reqwest::Result<Client> {
+    let client = match tls {
+        Some(tls) => Client::builder().tls_backend_preconfigured(tls.clone()),
+        None => Client::builder().tls_certs_only([]),
+    };
+    client
+        .user_agent(concat!("bearerd/", env!("CARGO_PKG_VERSION")))
+        .retry(reqwest::retry::never())
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(0)
+        .http1_only()
+        .no_proxy()
+        .unix_socket(entrance.name())
+        .connect_timeout(connect_by.saturating_duration_since(Instant::now()))
+        .build()
 }
 
 /// The request's body, in a place of its size: what grows leaves a copy behind.

@@ -140,6 +140,9 @@ async fn localhost_is_one_port_at_each_loopback_address() {
     let error = Listener::bind(&format!("localhost:{port}").parse().unwrap())
         .await
         .unwrap_err();
-    let begins = format!("{} is in use by another process", taken.local_addr().unwrap());
+    let begins = format!(
+        "{} is in use by another process",
+        taken.local_addr().unwrap()
+    );
     assert!(error.to_string().starts_with(&begins), "{error}");
 }

@@ -234,6 +234,55 @@ fn bad(desk: &Desk) -> Vec<(&'static str, String, &'static str)> {
     ]
 }
 
+/// A pair that the TLS library cannot use, valid to 2100: both a server's and an authority's.
+const P521: [&str; 2] = [
+    "\
+-----BEGIN CERTIFICATE-----
+MIICKjCCAYygAwIBAgIBATAKBggqhkjOPQQDBDAaMRgwFgYDVQQDDA9QLTUyMSBh
+dXRob3JpdHkwIBcNMjYxMTI4MjEwMDMwWhgPMjEwMDEwMzEyMTAwMzBaMBoxGDAW
+BgNVBAMMD1AtNTIxIGF1dGhvcml0eTCBmzAQBgcqhkjOPQIBBgUrgQQAIwOBhgAE
+AP/jNj+Ae6j/c18gN7ptcEk8BZewx0hO+aJ+mA/dag6/mvzWE863ugwjPUBVQunJ
+nm9UFMkC83YZEBgBMErxUZKcAAdcZ1THdN2zy9CHbWUvrjm4+oy0cHzDSen29bhr
+70dFjGhjcVAwK6CfTakyHcHlT2cxnywHwpCWO4UcEaMc4k5so34wfDAdBgNVHQ4E
+FgQUZ2QO/SwUQKS/z0PrAoudkh9O4yAwHwYDVR0jBBgwFoAUZ2QO/SwUQKS/z0Pr
+Aoudkh9O4yAwDwYDVR0TAQH/BAUwAwEB/zATBgNVHSUEDDAKBggrBgEFBQcDATAU
+BgNVHREEDTALgglsb2NhbGhvc3QwCgYIKoZIzj0EAwQDgYsAMIGHAkIA967mULhv
+i1oTpyPncfo+9V5tZ926Lobx4ReQPfIB/Le/YlLySDj5CLrS/A1yoTmXU0625+hc
+t7XAMfU43uoHpmACQUMORNYOyu8DVhnMLYFz8dj9jvDzk8riI0VxgO1h9NRTk39x
+aTTwB/wFvjYpYXQifoIPgOHpby5RJwRjD5uGTi86
+-----END CERTIFICATE-----
+",
+    "\
+-----BEGIN PRIVATE KEY-----
+MIHuAgEAMBAGByqGSM49AgEGBSuBBAAjBIHWMIHTAgEBBEIBhhrjxSWCg+oBjvqF
+BOViPRsy07aZ74DT/yxo0dLitYk3To2aJhkFx1YKw+HOLPPMfDbKN6mLbaTEe/mr
+4SDcCqShgYkDgYYABAD/4zY/gHuo/3NfIDe6bXBJPAWXsMdITvmifpgP3WoOv5r8
+1hPOt7oMIz1AVULpyZ5vVBTJAvN2GRAYATBK8VGSnAAHXGdUx3Tds8vQh21lL645
+uPqMtHB8w0np9vW4a+9HRYxoY3FQMCugn02pMh3B5U9nMZ8sB8KQljuFHBGjHOJO
+bA==
+-----END PRIVATE KEY-----
+",
+];
+
+#[test]
+fn keys_that_the_library_cannot_verify_are_refused_by_name() {
+    let desk = Desk::new();
+    let clock: Arc<dyn Clock> = desk.clock.clone();
+    let told = || desk.files().check(&clock).unwrap_err().to_string();
+    let before = desk.authority.certificate.clone();
+    desk.write("ca.crt", &format!("{before}{}", P521[0]));
+    let path = desk.path("ca.crt").display().to_string();
+    let why =
+        "certificate 2 in it has a key whose signatures cannot be verified (it is P-521); name";
+    assert!(told().starts_with(&format!("{path}: {why}")), "{}", told());
+    desk.write("ca.crt", &before);
+    desk.write("tls.crt", P521[0]);
+    desk.write("tls.key", P521[1]);
+    let path = desk.path("tls.key").display().to_string();
+    let why = "its key cannot be used (it is P-521); expected ECDSA on P-256 or P-384";
+    assert!(told().starts_with(&format!("{path}: {why}")), "{}", told());
+}
+
 #[test]
 fn a_bad_file_at_the_start_is_an_error_that_names_it() {
     let desk = Desk::new();
