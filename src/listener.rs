@@ -45,6 +45,7 @@ pub use peers::Peers;
 pub use problem::{Problem, seconds_until};
 pub use serve::{Connection, Names, Service};
 pub use tls::{Handshakes, Tls};
+pub use unix::foresee;
 
 use peers::Place;
 use socket::Socket;

@@ -20,7 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, reload};
 
-pub use file::LineFile;
+pub use file::{LineFile, could_open};
 pub use queue::LastLines;
 use queue::Queue;
 

@@ -7,11 +7,16 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{Console, Exit, Form};
+use super::{Console, Exit, Form, with_causes};
+use crate::app;
+use crate::caller::audit;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Register, Sources};
+use crate::issuer::truecaller::missing_roots;
+use crate::listener::{Address, foresee};
 use crate::record::file::FileRegister;
 use crate::record::{self, Absent, Record, Unreadable};
+use crate::telemetry::could_open;
 use crate::tls;
 
 /// What the state folder holds, as far as it matters to a start.
@@ -37,8 +42,17 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
     for warning in &reading.config.warnings {
         console.tell(&format!("warning: {warning}"));
     }
+    for obstacle in obstacles(&reading.config) {
+        console.tell(&format!(
+            "warning: as this machine is now, serve would not start: {obstacle}"
+        ));
+    }
     if let Some(Ok(facts)) = certificate(&reading.config) {
         console.tell(&format!("the certificate of TLS is {facts}"));
+    }
+    if let Some(wrong) = audit(&reading.config) {
+        console.tell(&wrong);
+        return Exit::BadSettings;
     }
     let found = state(&reading.config);
     if may_cost_more(&reading.config) && !matches!(found, Found::Wrong(_)) {
@@ -53,6 +67,35 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
         }
     }
     Exit::Done
+}
+
+/// What a start needs of the machine, and does not find now.
+fn obstacles(config: &Config) -> Vec<String> {
+    let sections = [
+        ("http.listen", &config.http.listen),
+        ("grpc.listen", &config.grpc.listen),
+        ("admin.listen", &config.admin.listen),
+    ];
+    let each = |(path, listen): (&str, &Vec<Address>)| {
+        let errors = listen.iter().filter_map(foresee);
+        errors
+            .map(|error| format!("{path}: {}", with_causes(&error)))
+            .collect::<Vec<_>>()
+    };
+    let roots = match config.issuer.mint_url.scheme() {
+        "http" => None,
+        _ => missing_roots().map(|error| with_causes(&app::BindError::Client(error))),
+    };
+    sections.into_iter().flat_map(each).chain(roots).collect()
+}
+
+/// Why the audit's file cannot be written, if it cannot.
+fn audit(config: &Config) -> Option<String> {
+    let audit::Settings::File(file) = &config.audit else {
+        return None;
+    };
+    let error = could_open(file).err()?;
+    Some(with_causes(&app::BindError::Audit(error)))
 }
 
 /// True if a start without a record makes requests at once.

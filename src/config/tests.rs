@@ -245,6 +245,10 @@ fn each_wrong_setting_gives_one_line() {
     let desk = Desk::new();
     let table: &[(&str, &str)] = &[
         (
+            "upstream.account = \"<your clientAccountId>\"",
+            "upstream.account: it is still the placeholder; set the clientAccountId",
+        ),
+        (
             "upstream.account = \"a/b\"",
             "upstream.account: character 2 is not allowed; expected letters",
         ),

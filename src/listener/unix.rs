@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Mode, fchmod};
+use rustix::fs::{Access, Mode, access, fchmod};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::time::sleep;
 
@@ -90,6 +90,21 @@ impl UnixDoor {
     pub(super) fn forget(&mut self) {
         self.file.removed = true;
     }
+}
+
+/// What would keep this socket from being made as things are now, as far as can be told without making it.
+pub fn foresee(address: &Address) -> Option<BindError> {
+    let Address::Unix(path) = address else {
+        return None;
+    };
+    let found = std::fs::symlink_metadata(path);
+    if found.is_ok_and(|it| !it.file_type().is_socket()) {
+        let address = address.clone();
+        return Some(BindError::NotASocket { address });
+    }
+    let folder = path.parent()?;
+    let denied = access(folder, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    Some(BindError::new(address, denied.into()))
 }
 
 /// Keeps other processes of ours out of the folder while one of them takes a name in it. Who cannot have it goes on without: the

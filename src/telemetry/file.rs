@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 
 use super::queue::{LastLines, Queue};
 
@@ -33,6 +34,17 @@ impl LineFile {
     /// Sends one line, its end included, on its way.
     pub fn write(&self, line: Vec<u8>) {
         self.queue.send(line);
+    }
+}
+
+/// Whether the file could be opened, as far as can be told without making it.
+pub fn could_open(path: &Path) -> io::Result<()> {
+    match access(path, Access::WRITE_OK) {
+        Err(Errno::NOENT) => {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+        }
+        found => Ok(found?),
     }
 }
 
@@ -174,6 +186,19 @@ mod tests {
         let mut file = Appended::open(&path).unwrap();
         file.write_all(b"four\n").unwrap();
         assert_eq!(text(&path), "three\nfour\n");
+    }
+
+    #[test]
+    fn whether_a_file_could_be_opened_is_told_without_making_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        could_open(&path).unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "one\n").unwrap();
+        could_open(&path).unwrap();
+        assert_eq!(text(&path), "one\n");
+        let error = could_open(&folder.path().join("no/lines")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -254,7 +254,8 @@ fn a_json_log_tells_why_nothing_starts_as_its_other_lines_are() {
         let of_errors = |line: &&serde_json::Value| line["level"] == "ERROR";
         let why = lines.iter().find(of_errors).unwrap();
         let message = why["message"].as_str().unwrap();
-        assert!(message.starts_with(&address), "{message}");
+        let begins = format!("http.listen (--http-listen): {address} is in use");
+        assert!(message.starts_with(&begins), "{message}");
         assert!(why["timestamp"].is_string() && why["target"] == "bearerd::cli::serve");
     }
 }
@@ -350,6 +351,51 @@ fn a_machine_without_certificate_roots_is_told_what_it_lacks() {
     let line = "the HTTP client for the upstream cannot be made (are there certificate roots on this machine? the package is \
                 ca-certificates): …";
     desk.refused(&desk.run("serve", &[], &none), 1, &[line]);
+    let check = desk.run("check", &[], &none);
+    let warning = format!(
+        "warning: as this machine is now, serve would not start: {}",
+        &line[..line.len() - 3]
+    );
+    assert_eq!(check.code, Some(0));
+    assert!(check.err.contains(&warning), "{}", check.err);
+}
+
+#[test]
+fn check_says_what_serve_would_find_and_leaves_nothing_behind() {
+    let desk = Desk::new();
+    desk.write("file", "precious");
+    let rows = [
+        (
+            "http.listen=unix:DIR/no/http.sock",
+            0,
+            "http.listen: the folder of unix:DIR/no/http.sock does not exist",
+        ),
+        (
+            "admin.listen=unix:DIR/file",
+            0,
+            "admin.listen: unix:DIR/file names a file that is not a socket",
+        ),
+        ("audit.file=DIR/audit", 0, "the settings are good"),
+        ("http.listen=unix:DIR/http.sock", 0, "the settings are good"),
+    ];
+    for (more, code, expected) in rows {
+        desk.write("bearerd.toml", GOOD);
+        let (setting, value) = more.split_once('=').unwrap();
+        let variable = format!("BEARERD_{}", setting.replace('.', "__").to_uppercase());
+        let said = desk.run("check", &[], &[(&variable, &desk.here(value))]);
+        assert_eq!(said.code, Some(code), "{}", said.err);
+        assert!(said.err.contains(&desk.here(expected)), "{}", said.err);
+    }
+    for none in ["no", "audit", "http.sock"] {
+        assert!(
+            !fs::exists(desk.here(&format!("DIR/{none}"))).unwrap(),
+            "{none}"
+        );
+    }
+    assert_eq!(
+        fs::read_to_string(desk.here("DIR/file")).unwrap(),
+        "precious"
+    );
 }
 
 #[test]
