@@ -462,8 +462,9 @@ async fn who_need_not_wait_does_not() {
     let reply = client.ask("GET /v1/token", &more).await;
     assert_eq!(
         (reply.status, reply.header("preference-applied")),
-        (304, None)
+        (400, None)
     );
+    assert_eq!(reply.problem(), "bad_wait");
 }
 
 #[tokio::test]

@@ -87,9 +87,14 @@ impl Room {
         let Some(form) = form else {
             return self.failed(&Failure::NotAcceptable).into();
         };
-        if special.prefer
-            && let Some(wait) = Wait::of(headers)
-        {
+        let wait = match special.prefer {
+            true => Wait::of(headers),
+            false => Ok(None),
+        };
+        let Ok(wait) = wait else {
+            return self.failed(&Failure::BadWait).into();
+        };
+        if let Some(wait) = wait {
             let right = match wait.length().is_zero() {
                 true => Right::Vend,
                 false => Right::Watch,
