@@ -42,6 +42,8 @@ fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .writev(false)
+        // Who shuts its writing half behind a request is answered.
+        .half_close(true)
         .max_buf_size(HEAD_LIMIT)
         .auto_date_header(false);
     builder
