@@ -217,10 +217,13 @@ impl App {
         };
         let peers = Peers::at_most(self.bounds.peer_connections.get() as usize);
         let (doors, services) = (self.doors, self.services);
+        let over_grpc = spoken("gRPC", "grpc.listen", &doors.grpc);
+        let over_http = spoken("HTTP/1.1", "http.listen", &doors.http);
         let dates = Dates::new(Arc::clone(&self.clock));
         for listener in doors.http {
             let bounds = within("http", self.places, Some(peers.clone()));
             let listener = listener.within(bounds).dated(dates.clone());
+            let listener = listener.naming(&over_grpc);
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
@@ -230,6 +233,7 @@ impl App {
         for listener in doors.grpc {
             let bounds = within("grpc", self.places, Some(peers.clone()));
             let listener = listener.within(bounds).dated(dates.clone());
+            let listener = listener.naming(&over_http);
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over gRPC");
             callers.spawn(
                 "gRPC listener",
@@ -311,6 +315,16 @@ async fn load(register: &dyn Register, account: &str) -> Result<Loaded, BindErro
             )))
         }
         _ => Ok(loaded),
+    }
+}
+
+/// What a listener tells callers that speak this protocol to another one.
+fn spoken(protocol: &str, setting: &str, listeners: &[Listener]) -> String {
+    let addresses = addresses(listeners);
+    let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    match &shown[..] {
+        [] => format!("{protocol} is spoken nowhere, for {setting} is empty"),
+        shown => format!("{protocol} is spoken on {} ({setting})", shown.join(", ")),
     }
 }
 

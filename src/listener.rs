@@ -11,6 +11,7 @@ mod date;
 mod http1;
 mod http2;
 mod metrics;
+mod misdirected;
 mod patience;
 mod peer;
 mod peers;
@@ -24,6 +25,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream, lookup_host};
 
@@ -149,6 +151,7 @@ pub struct Listener {
     bounds: Bounds,
     dates: Dates,
     tls: Option<Tls>,
+    elsewhere: Option<Arc<str>>,
 }
 
 /// What the connections of a listener may take.
@@ -203,6 +206,13 @@ impl Listener {
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Tells callers that speak another protocol where that is spoken, by this sentence.
+    #[must_use]
+    pub fn naming(mut self, elsewhere: &str) -> Self {
+        self.elsewhere = Some(elsewhere.into());
         self
     }
 
@@ -285,6 +295,7 @@ async fn bind_tcp(address: &Address, host: &str, port: u16) -> Result<Listener, 
                     bounds: Bounds::default(),
                     dates: Dates::default(),
                     tls: None,
+                    elsewhere: None,
                 });
             }
             Err(error) => last = error,
@@ -337,6 +348,7 @@ async fn bind_unix(
         bounds: Bounds::default(),
         dates: Dates::default(),
         tls: None,
+        elsewhere: None,
     })
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::metrics::Counted;
+use super::misdirected::Foreign;
 use super::peers::Place;
 
 /// How long a connection may take.
@@ -179,6 +180,10 @@ pub(super) struct Watched<S> {
     heads: bool,
     /// Read while its caller waited; comes before all that is read later.
     ahead: Option<u8>,
+    /// Something was read.
+    begun: bool,
+    /// What its caller speaks, if that is not HTTP/1.1.
+    foreign: Option<Foreign>,
     _seat: Seat,
 }
 
@@ -189,6 +194,8 @@ impl<S> Watched<S> {
             pulse,
             heads: false,
             ahead: None,
+            begun: false,
+            foreign: None,
             _seat: seat,
         }
     }
@@ -197,6 +204,11 @@ impl<S> Watched<S> {
     pub(super) fn in_turn(mut self) -> Self {
         self.heads = true;
         self
+    }
+
+    /// The protocol that its caller speaks instead of HTTP/1.1; told once, for whoever answers in it.
+    pub(super) fn take_foreign(&mut self) -> Option<Foreign> {
+        self.foreign.take()
     }
 
     pub(super) fn pulse(&self) -> &Arc<Pulse> {
@@ -251,7 +263,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
                 Poll::Ready(Ok(()))
             }
         };
-        if it.heads && into.filled().len() > before && it.pulse.beat.load(Relaxed) & PHASE == IDLE {
+        let came = &into.filled()[before..];
+        if !it.heads || came.is_empty() {
+            return read;
+        }
+        if !it.begun {
+            it.begun = true;
+            it.foreign = Foreign::of(came).filter(|it| *it != Foreign::Http1);
+            if it.foreign.is_some() {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+        } else if it.pulse.beat.load(Relaxed) & PHASE == IDLE {
             it.pulse.head();
         }
         read
@@ -282,7 +304,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        let it = self.get_mut();
+        match it.foreign {
+            // Its answer is still to come.
+            Some(_) => Poll::Ready(Ok(())),
+            None => Pin::new(&mut it.socket).poll_shutdown(cx),
+        }
     }
 }
 
