@@ -195,6 +195,17 @@ enum Door {
 }
 
 impl Listener {
+    fn new(door: Door, address: Address) -> Self {
+        Self {
+            door,
+            address,
+            bounds: Bounds::default(),
+            dates: Dates::default(),
+            tls: None,
+            elsewhere: None,
+        }
+    }
+
     /// Holds its connections to these bounds, and not to the usual ones.
     #[must_use]
     pub fn within(mut self, bounds: Bounds) -> Self {
@@ -206,13 +217,6 @@ impl Listener {
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
-        self
-    }
-
-    /// Tells callers that speak another protocol where that is spoken, by this sentence.
-    #[must_use]
-    pub fn naming(mut self, elsewhere: &str) -> Self {
-        self.elsewhere = Some(elsewhere.into());
         self
     }
 
@@ -288,15 +292,7 @@ async fn bind_tcp(address: &Address, host: &str, port: u16) -> Result<Listener, 
                     host: bound.ip().to_string(),
                     port: bound.port(),
                 };
-                let door = Door::Tcp(listener);
-                return Ok(Listener {
-                    door,
-                    address,
-                    bounds: Bounds::default(),
-                    dates: Dates::default(),
-                    tls: None,
-                    elsewhere: None,
-                });
+                return Ok(Listener::new(Door::Tcp(listener), address));
             }
             Err(error) => last = error,
         }
@@ -342,14 +338,7 @@ async fn bind_unix(
     })?;
     std::fs::rename(&fresh, path).map_err(failed)?;
     file.path = path.to_owned();
-    Ok(Listener {
-        door: Door::Unix(listener, file),
-        address: address.clone(),
-        bounds: Bounds::default(),
-        dates: Dates::default(),
-        tls: None,
-        elsewhere: None,
-    })
+    Ok(Listener::new(Door::Unix(listener, file), address.clone()))
 }
 
 /// Asks whether somebody listens. It waits for nobody: a process that is stopped, with all places before it taken, is there too.

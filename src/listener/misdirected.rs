@@ -7,6 +7,7 @@ use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::Listener;
 use super::metrics::{Counts, Reason};
 use super::problem::Problem;
 
@@ -72,6 +73,15 @@ impl Native {
             Self::Http2 => "this port speaks gRPC (HTTP/2 with prior knowledge)",
             Self::Tls => "this port speaks TLS: use https, or credentials for TLS",
         }
+    }
+}
+
+impl Listener {
+    /// Tells callers that speak another protocol where that is spoken, by this sentence.
+    #[must_use]
+    pub fn naming(mut self, elsewhere: &str) -> Self {
+        self.elsewhere = Some(elsewhere.into());
+        self
     }
 }
 

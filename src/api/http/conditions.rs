@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn a_wait_is_read_as_the_rfc_says() {
-        let table: &[(&[&str], Result<Option<u8>, BadWait>)] = &[
+        type Case<'a> = (&'a [&'a str], Result<Option<u8>, BadWait>);
+        let table: &[Case<'_>] = &[
             (&[], Ok(None)),
             (&["wait=0"], Ok(Some(0))),
             (&["wait=30"], Ok(Some(30))),

@@ -28,6 +28,15 @@ impl Resets {
             if written.is_empty() {
                 return resets;
             }
+            // The usual case: a whole head, of another frame.
+            if self.have == 0
+                && let [a, b, c, kind, _, _, _, _, _, behind @ ..] = written
+                && *kind != RST_STREAM
+            {
+                self.rest = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+                written = behind;
+                continue;
+            }
             let is_reset = self.have >= HEAD;
             let whole = if is_reset { RESET } else { HEAD };
             let taken = (whole - self.have).min(written.len());
