@@ -163,7 +163,8 @@ impl<'a> Seen<'a> {
                 | "true-client-ip"
                 | "cf-connecting-ip" => return Err(Refusal::Forwarded),
                 "origin" => return Err(Refusal::Browser),
-                // Node's fetch sends it and cannot be told not to. A browser never sends it alone, and any other one is refused.
+                // Node's fetch cannot leave it out. Browsers never send it without Sec-Fetch-Site,
+                // which is refused below.
                 "sec-fetch-mode" => {}
                 name if name.starts_with("x-forwarded-") => return Err(Refusal::Forwarded),
                 name if name.starts_with("sec-fetch-") => return Err(Refusal::Browser),

@@ -24,8 +24,8 @@ pub enum Answer {
     Now(Response<Body>),
     /// Somebody has to wait for it, or for the request's body. Dropping it cancels nothing for others.
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
-    /// The caller waits for it, with a request that has no body. The token is cancelled once the caller has shut its writing half or
-    /// its connection: who may still read is answered, and nothing is kept for who has gone.
+    /// A long poll: the request has no body. The token is cancelled once the caller has shut its
+    /// writing half or its connection; the answer should then follow at once.
     Wait(
         Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
         CancellationToken,

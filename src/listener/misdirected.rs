@@ -1,4 +1,5 @@
-//! Answers for callers that speak another protocol than the listener: each in its own one, saying where that is spoken.
+//! Answers callers that speak another protocol than the listener, in that protocol, and names the
+//! right port.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// With so many bytes [`Foreign::of`] knows all that it can.
 pub(super) const MAX_FIRST: usize = HTTP2.len();
 
-/// What is read behind the answer, so that closing does not reset the connection before the answer is read.
+/// How long, and how much, is read after the answer: closing a socket with unread bytes resets the
+/// connection, and the reset may overtake the answer.
 const MAX_LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: u64 = 64 * 1024;
 
@@ -120,7 +122,7 @@ impl Misdirected {
             let mut rest = (&mut socket).take(MAX_LINGER_BYTES);
             tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
         };
-        // A caller that does not read its answer has gone, or will see that the connection is closed.
+        // A failed write means that the caller has gone.
         let _ = timeout(MAX_LINGER, told).await;
     }
 

@@ -206,7 +206,7 @@ impl<S> Watched<S> {
         self
     }
 
-    /// The protocol that its caller speaks instead of HTTP/1.1; told once, for whoever answers in it.
+    /// The protocol that its caller speaks instead of HTTP/1.1. Shutting down works from here on.
     pub(super) fn take_foreign(&mut self) -> Option<Foreign> {
         self.foreign.take()
     }
@@ -228,8 +228,8 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
-    /// Looks whether a waiting caller has shut its half. hyper, which may answer such callers, does not read while it
-    /// answers, but flushes at each turn. A byte of a further request is kept, and shows that the caller is there.
+    /// Checks whether a waiting caller has shut its half. With `half_close` hyper does not read
+    /// while it answers, but it flushes at each turn. A byte of a pipelined request is kept.
     fn look_for_hang_up(&mut self, cx: &mut Context<'_>) {
         if self.ahead.is_some() || self.pulse.has_hung_up() {
             return;

@@ -72,7 +72,7 @@ impl Tls {
         protocol.talk(socket, connection, closing).await;
     }
 
-    /// Tells a caller that speaks HTTP without TLS what is spoken here. The stream of any other one is as it was.
+    /// Answers a caller that speaks HTTP without TLS. Otherwise the stream comes back unread.
     async fn answer_in_clear(mut stream: TcpStream) -> Result<TcpStream, Failure> {
         let mut first = [0; MAX_FIRST];
         if stream.peek(&mut first[..1]).await? == 0 || !first[0].is_ascii_uppercase() {
@@ -85,7 +85,7 @@ impl Tls {
                 length => read += length,
             }
             if let Some(foreign) = Foreign::of(&first[..read]) {
-                // It is counted among the handshakes, and where others listen is nobody's to know who has shown no certificate.
+                // Counted as a handshake. Other addresses are not named without a certificate.
                 let here = Misdirected::new(Native::Tls, None, Counts::default());
                 here.answer(stream, foreign).await;
                 break;

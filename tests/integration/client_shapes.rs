@@ -1,5 +1,5 @@
-//! What real clients send and cannot be told not to, and what they get for it: one table of requests as they are on the wire, and the
-//! same by the clients that this machine has.
+//! What real clients send and cannot leave out, and the right answers: one table of requests as they
+//! are on the wire, and the same by the clients that this machine has.
 
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
@@ -205,8 +205,8 @@ const WAVES: usize = 10;
 #[tokio::test]
 async fn ten_thousand_polls_that_hang_up_give_all_places_back() {
     let mut world = World::quiet(Scale::still()).await;
-    // Four listeners share the connections, and three quarters of a listener's may wait: a wave finds a place only if no earlier one
-    // has kept any.
+    // Four listeners share the connections, and three quarters of a listener's may wait: a wave
+    // finds its places only if the earlier ones have kept none.
     world.settings("[limits]\nconnections = 6000");
     let daemon = world.start().await;
     let etag = daemon.first_token().await.header("etag").to_owned();
@@ -245,7 +245,7 @@ async fn ten_thousand_polls_that_hang_up_give_all_places_back() {
     world.finish();
 }
 
-/// What a program wrote, on either stream; none, and a line about it, if this machine has no such program.
+/// What a program wrote on both streams; none if this machine has no such program, which is said.
 async fn foreign(test: &str, program: &str, arguments: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
@@ -376,7 +376,7 @@ async fn nodes_own_fetch_is_served_and_its_http2_told_where_to_go() {
     world.finish();
 }
 
-/// Shuts its writing half as `socketserver` clients and `nc -N` do, with a request and with a long poll.
+/// Shuts its writing half as `nc -N` does, after a request and after a long poll.
 const PYTHON: &str = "
 import http.client, json, socket, sys, time
 host, port = sys.argv[1].split(':')

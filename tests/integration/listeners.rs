@@ -256,7 +256,7 @@ where
         return false;
     }
     match section {
-        // Both sides of HTTP/2 begin with a frame of settings. Who is only sent away gets an empty one.
+        // Both sides of HTTP/2 begin with settings; those before a GOAWAY are empty.
         "grpc" => read[3] == 4 && read[..3] != [0, 0, 0],
         _ => read.starts_with(b"HTTP/1.1 ") && !read.ends_with(b"400"),
     }

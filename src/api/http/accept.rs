@@ -82,7 +82,7 @@ fn weigh<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Form> {
     }
 }
 
-/// The weight among a range's parameters, in thousandths; 1000 without one, and for what is not a weight.
+/// The weight among a range's parameters, in thousandths. A missing or malformed one is 1000.
 fn weight<'a>(mut parameters: impl Iterator<Item = &'a [u8]>) -> u16 {
     let weight = parameters.find_map(|parameter| match parameter.trim_ascii() {
         [b'q' | b'Q', b'=', value @ ..] => Some(thousandths(value)),
@@ -91,7 +91,7 @@ fn weight<'a>(mut parameters: impl Iterator<Item = &'a [u8]>) -> u16 {
     weight.flatten().unwrap_or(1000)
 }
 
-/// `0`, `0.5`, `.5`, `0.125`, `1`, `1.000`: at most three digits behind the point, and no more than one.
+/// `0`, `0.5`, `.5`, `0.125`, `1`, `1.000`: at most three digits behind the point, 1 at most.
 fn thousandths(value: &[u8]) -> Option<u16> {
     let (whole, digits) = match value {
         [b'.', digits @ ..] if matches!(digits.len(), 1..=3) => (&b'0', digits),

@@ -40,7 +40,7 @@ struct Written<'a> {
     message: Option<Cow<'a, str>>,
 }
 
-/// A number, or one in quotes: so Protobuf's JSON writes 64 bits, since JavaScript's numbers have 53.
+/// A number, or one in quotes: Protobuf's JSON writes 64-bit numbers so.
 fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

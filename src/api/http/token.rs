@@ -162,7 +162,7 @@ impl Room {
         }
     }
 
-    /// The answer for a caller that has shut its writing half: if it still reads, it waits no longer.
+    /// The answer for a caller that has shut its writing half: its wait is over.
     fn as_it_stands(&self, form: Form, tags: &Tags, visitor: &Visitor) -> Response<Body> {
         let (found, now) = self.look(tags);
         self.answer_with(found, form, now, visitor)

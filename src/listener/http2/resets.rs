@@ -1,4 +1,4 @@
-//! Sees which streams HTTP/2 itself resets: h2 answers a malformed head with a reset, and shows nothing of it.
+//! Counts the streams that h2 resets by itself, for instance for a malformed head: it reports none.
 
 /// A frame's head, and the code of a reset behind it.
 const HEAD: usize = 9;
