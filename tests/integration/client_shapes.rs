@@ -113,7 +113,7 @@ async fn each_client_gets_what_it_should_for_what_it_sends() {
         assert!(answer.contains(says), "{client}: {answer}");
     }
     let answer = say(&daemon, Grpc, request("GET /", "a", "").as_bytes()).await;
-    let names_the_port = format!("HTTP/1.1 is spoken on {}, unix:", daemon.http);
+    let names_the_port = format!("; HTTP/1.1 is spoken on {} (http.listen)\"", daemon.http);
     assert!(String::from_utf8(answer).unwrap().contains(&names_the_port));
     for generation in ["1", "\"1\""] {
         let body = format!("{{\"generation\":{generation},\"status\":401}}");
@@ -148,14 +148,15 @@ async fn another_protocol_is_answered_in_its_own_and_says_where_to_go() {
     let world = World::new(Scale::still()).await;
     let daemon = world.start().await;
     let closed = "bearerd_connections_closed_total{reason=\"wrong_protocol\"}";
-    for door in [Http, Socket] {
+    for (door, address) in [(Http, &daemon.grpc), (Socket, &daemon.grpc_socket)] {
         let goodbye = say(&daemon, door, &http2("localhost")).await;
         let shown = String::from_utf8_lossy(&goodbye);
         // A frame of settings, and then the goodbye: HTTP_1_1_REQUIRED.
         assert_eq!(goodbye[9 + 3], 7, "{shown}");
         assert_eq!(goodbye[9 + 13..9 + 17], [0, 0, 0, 0xd], "{shown}");
-        let names_the_port = format!("gRPC is spoken on {}, unix:", daemon.grpc);
-        assert!(shown.contains(&names_the_port), "{shown}");
+        let unix = if door == Socket { "unix:" } else { "" };
+        let names_the_port = format!("; gRPC is spoken on {unix}{address} (grpc.listen)");
+        assert!(shown.ends_with(&names_the_port), "{shown}");
     }
     for door in [Http, Socket, Grpc] {
         let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
