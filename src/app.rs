@@ -238,10 +238,13 @@ impl App {
         };
         let peers = Peers::at_most(self.bounds.peer_connections.get() as usize);
         let (doors, services) = (self.doors, self.services);
+        let over_grpc = Spoken("gRPC", "grpc.listen", addresses(&doors.grpc));
+        let over_http = Spoken("HTTP/1.1", "http.listen", addresses(&doors.http));
         let dates = Dates::new(Arc::clone(&self.clock));
         for listener in doors.http {
             let bounds = within("http", self.places, Some(peers.clone()));
             let listener = listener.within(bounds).dated(dates.clone());
+            let listener = over_grpc.named_by(listener);
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over HTTP");
             callers.spawn(
                 "HTTP listener",
@@ -251,6 +254,7 @@ impl App {
         for listener in doors.grpc {
             let bounds = within("grpc", self.places, Some(peers.clone()));
             let listener = listener.within(bounds).dated(dates.clone());
+            let listener = over_http.named_by(listener);
             info!(tls = listener.has_tls(), address = %listener.local_address(), "vending over gRPC");
             callers.spawn(
                 "gRPC listener",
@@ -332,6 +336,26 @@ async fn load(register: &dyn Register, account: &str) -> Result<Loaded, BindErro
             )))
         }
         _ => Ok(loaded),
+    }
+}
+
+/// A protocol, the setting that says where it is spoken, and those addresses.
+struct Spoken(&'static str, &'static str, Vec<Address>);
+
+impl Spoken {
+    /// Lets a listener name them to callers that speak this protocol to it: ports on a port, and
+    /// sockets on a socket, so that no web page reads paths.
+    fn named_by(&self, listener: Listener) -> Listener {
+        let Self(protocol, setting, addresses) = self;
+        let is_unix = |it: &Address| matches!(it, Address::Unix(_));
+        let here = is_unix(listener.local_address());
+        let shown = addresses.iter().filter(|it| is_unix(it) == here);
+        let shown: Vec<_> = shown.map(ToString::to_string).collect();
+        let sentence = match &shown[..] {
+            [] => format!("{setting} says where {protocol} is spoken"),
+            shown => format!("{protocol} is spoken on {} ({setting})", shown.join(", ")),
+        };
+        listener.naming(&sentence)
     }
 }
 

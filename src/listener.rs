@@ -13,6 +13,7 @@ mod http1;
 mod http2;
 mod lost;
 mod metrics;
+mod misdirected;
 mod patience;
 mod peer;
 mod peers;
@@ -26,6 +27,7 @@ mod unix;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::net::TcpListener;
@@ -61,6 +63,7 @@ pub struct Listener {
     bounds: Bounds,
     dates: Dates,
     tls: Option<Tls>,
+    elsewhere: Option<Arc<str>>,
 }
 
 /// What the connections of a listener may take.
@@ -133,6 +136,17 @@ impl Door {
 }
 
 impl Listener {
+    fn new(door: Door, address: Address) -> Self {
+        Self {
+            door,
+            address,
+            bounds: Bounds::default(),
+            dates: Dates::default(),
+            tls: None,
+            elsewhere: None,
+        }
+    }
+
     /// Holds its connections to these bounds, and not to the usual ones.
     #[must_use]
     pub fn within(mut self, bounds: Bounds) -> Self {
@@ -170,13 +184,7 @@ impl Listener {
                 (Door::Unix(door), address.clone())
             }
         };
-        Ok(Self {
-            door,
-            address,
-            bounds: Bounds::default(),
-            dates: Dates::default(),
-            tls: None,
-        })
+        Ok(Self::new(door, address))
     }
 
     /// Where it listens; a port 0 has become the real one.

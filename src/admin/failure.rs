@@ -77,6 +77,9 @@ impl Failure {
             Self::Refused(Refusal::Framing) => {
                 "send a body with either Content-Length or Transfer-Encoding: chunked".into()
             }
+            Self::Refused(Refusal::Forwarded) => {
+                "a proxy passed the request on: ask directly. The usual cause is a proxy in the environment: add localhost, 127.0.0.1 and ::1 to no_proxy".into()
+            }
             Self::Refused(_) => {
                 "send X-Bearerd-Request: true and one local Host header, directly and not from a web page".into()
             }

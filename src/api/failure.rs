@@ -204,10 +204,11 @@ impl Failure {
             Self::Refused(refusal) => match refusal {
                 Refusal::Unmarked => "send the header X-Bearerd-Request: true",
                 Refusal::Forwarded => {
-                    "the request carries Via, Forwarded or X-Forwarded-*: only direct callers are answered, without a proxy between"
+                    "the request carries Via, Forwarded, X-Forwarded-* or a header such as X-Real-IP: only direct callers are answered. \
+                     The usual cause is a proxy in the caller's environment: add localhost, 127.0.0.1 and ::1 to its no_proxy"
                 }
                 Refusal::Browser => {
-                    "the request carries Origin or Sec-Fetch-*: web pages are not answered, nor Node's fetch, which sends Sec-Fetch-Mode: use node:http"
+                    "the request carries Origin, Sec-Fetch-Site, Sec-Fetch-Dest or Sec-Fetch-User: web pages are not answered"
                 }
                 Refusal::NoHost => "send exactly one Host header",
                 Refusal::ForeignHost => {
@@ -229,7 +230,9 @@ impl Failure {
             Self::TooLong => "a report may have 4096 bytes, and a gRPC message 8192".into(),
             Self::TooSlow => "send the whole request within 5 seconds".into(),
             Self::BadReport(detail) => detail.clone(),
-            Self::BadWait => "wait is a length of time from 0 to 60 seconds".into(),
+            Self::BadWait => {
+                "wait is a length of time from 0 to 60 seconds; over HTTP it is whole seconds without a unit, as in Prefer: wait=30".into()
+            },
             Self::NotGrpc => {
                 "send the header Content-Type: application/grpc, or ask the HTTP listener".into()
             }

@@ -64,7 +64,7 @@ impl Api {
             clock,
             callers: Arc::clone(callers),
             rules: Rules::new(&settings.hosts),
-            vends: Vends::new(metrics, "http", &[Failure::NotAcceptable]),
+            vends: Vends::new(metrics, "http", &[Failure::NotAcceptable, Failure::BadWait]),
             not_modified: metrics.vends.with_label_values(&["http", "not_modified"]),
             reports: Reports::new(metrics),
             watchers: metrics.watchers.with_label_values(&["http"]),

@@ -37,7 +37,7 @@ impl Rules {
 pub enum Refusal {
     /// It does not carry the mark.
     Unmarked,
-    /// A proxy passed it on.
+    /// A proxy passed it on and says so.
     Forwarded,
     /// A browser sent it.
     Browser,
@@ -120,7 +120,8 @@ fn check_parts(
     }
     match seen.host {
         None => Err(Refusal::NoHost),
-        Some(b"") if matches!(peer, Peer::Unix(_)) => Ok(()),
+        // No name leads a web page to a Unix socket, and clients put anything there.
+        Some(_) if matches!(peer, Peer::Unix(_)) => Ok(()),
         Some(host) if is_known(host, rules) => Ok(()),
         Some(_) => Err(Refusal::ForeignHost),
     }
@@ -154,8 +155,17 @@ impl<'a> Seen<'a> {
                     return Err(Refusal::Framing);
                 }
                 "transfer-encoding" => (seen.chunked, seen.body) = (true, true),
-                "via" | "forwarded" => return Err(Refusal::Forwarded),
+                "via"
+                | "forwarded"
+                | "x-real-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "true-client-ip"
+                | "cf-connecting-ip" => return Err(Refusal::Forwarded),
                 "origin" => return Err(Refusal::Browser),
+                // Node's fetch cannot leave it out. Browsers never send it without Sec-Fetch-Site,
+                // which is refused below.
+                "sec-fetch-mode" => {}
                 name if name.starts_with("x-forwarded-") => return Err(Refusal::Forwarded),
                 name if name.starts_with("sec-fetch-") => return Err(Refusal::Browser),
                 _ => {}
@@ -192,6 +202,7 @@ fn is_local(name: &[u8], bracketed: bool) -> bool {
     } else {
         name == b"127.0.0.1"
             || name.eq_ignore_ascii_case(b"localhost")
+            || name.eq_ignore_ascii_case(b"localhost.")
             || (name.starts_with(b"127.") && parsed::<Ipv4Addr>(name).is_some())
     }
 }
@@ -234,6 +245,8 @@ mod tests {
         for host in [
             "localhost",
             "LOCALHOST:7290",
+            "localhost.",
+            "Localhost.:7290",
             "127.0.0.1",
             "127.0.0.1:7290",
             "127.8.9.1:1",
@@ -247,7 +260,18 @@ mod tests {
             assert_eq!(with_host(LOOPBACK, host), Ok(()), "{host}");
             assert_eq!(with_host(UNIX, host), Ok(()), "{host}");
         }
-        assert_eq!(with_host(UNIX, ""), Ok(()));
+        for host in [
+            "",
+            "unix",
+            "bearerd_upstream",
+            "/run/bearerd.sock",
+            "example.com:1",
+        ] {
+            assert_eq!(with_host(UNIX, host), Ok(()), "{host}");
+        }
+        let two = [(MARK, "true"), ("host", "unix"), ("host", "unix")];
+        assert_eq!(judged(UNIX, "/v1/token", &two), Err(Refusal::NoHost));
+        assert_eq!(judged(UNIX, "/v1/token", &two[..1]), Err(Refusal::NoHost));
     }
 
     #[test]
@@ -256,6 +280,8 @@ mod tests {
             "",
             "example.com",
             "localhost.example.com",
+            "localhost..",
+            ".localhost",
             "127.0.0.1.nip.io",
             "127.0.0.1.",
             "127.1",
@@ -325,7 +351,42 @@ mod tests {
             ),
             (
                 "/",
-                &[good[0], good[1], ("sec-fetch-mode", "cors")],
+                &[
+                    good[0],
+                    good[1],
+                    ("sec-fetch-mode", "cors"),
+                    ("sec-fetch-site", "none"),
+                ],
+                Refusal::Browser,
+            ),
+            (
+                "/",
+                &[
+                    good[0],
+                    good[1],
+                    ("sec-fetch-dest", "empty"),
+                    ("sec-fetch-mode", "cors"),
+                ],
+                Refusal::Browser,
+            ),
+            (
+                "/",
+                &[
+                    good[0],
+                    good[1],
+                    ("sec-fetch-mode", "navigate"),
+                    ("sec-fetch-user", "?1"),
+                ],
+                Refusal::Browser,
+            ),
+            (
+                "/",
+                &[
+                    good[0],
+                    good[1],
+                    ("sec-fetch-mode", "cors"),
+                    ("origin", "http://a"),
+                ],
                 Refusal::Browser,
             ),
         ];
@@ -338,8 +399,28 @@ mod tests {
             good[1],
             ("user-agent", "curl"),
             ("x-forward", "no"),
+            ("sec-fetch-mode", "cors"),
+            (
+                "traceparent",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            ),
+            ("x-request-id", "1"),
+            ("x-b3-traceid", "1"),
         ];
         assert_eq!(judged(LOOPBACK, "/v1/token", &innocent), Ok(()));
+        for name in [
+            "X-Real-IP",
+            "X-Client-IP",
+            "X-Cluster-Client-IP",
+            "True-Client-IP",
+            "CF-Connecting-IP",
+        ] {
+            let headers = [good[0], good[1], (name, "127.0.0.1")];
+            for peer in [LOOPBACK, UNIX] {
+                let judged = judged(peer, "/v1/token", &headers);
+                assert_eq!(judged, Err(Refusal::Forwarded), "{name}");
+            }
+        }
     }
 
     #[test]

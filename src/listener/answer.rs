@@ -24,9 +24,23 @@ pub enum Answer {
     Now(Response<Body>),
     /// Somebody has to wait for it, or for the request's body. Dropping it cancels nothing for others.
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    /// A long poll: the request has no body. The token is cancelled once the caller has shut its
+    /// writing half or its connection; the answer should then follow at once.
+    Wait(
+        Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
+        CancellationToken,
+    ),
 }
 
 impl Answer {
+    /// An answer that its caller waits for until `hung_up` is cancelled.
+    pub fn wait(
+        hung_up: CancellationToken,
+        answer: impl Future<Output = Response<Body>> + Send + 'static,
+    ) -> Self {
+        Self::Wait(Box::pin(answer), hung_up)
+    }
+
     /// An answer that takes its time.
     pub fn later(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
         Self::Later(Box::pin(answer))
@@ -59,6 +73,7 @@ pub(super) enum Answering {
         Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
         CancellationToken,
         Arc<Pulse>,
+        Option<CancellationToken>,
     ),
 }
 
@@ -79,7 +94,11 @@ impl Answering {
             }
             Answer::Later(answer) => {
                 pulse.answering();
-                Self::Later(answer, drain.clone(), Arc::clone(pulse))
+                Self::Later(answer, drain.clone(), Arc::clone(pulse), None)
+            }
+            Answer::Wait(answer, hung_up) => {
+                pulse.waiting();
+                Self::Later(answer, drain.clone(), Arc::clone(pulse), Some(hung_up))
             }
         }
     }
@@ -93,13 +112,20 @@ impl Future for Answering {
             Self::Now(response) => {
                 Poll::Ready(Ok(response.take().expect("an answer is taken once")))
             }
-            Self::Later(answer, drain, pulse) => answer.as_mut().poll(cx).map(|mut response| {
-                pulse.idle();
-                if drain.is_cancelled() {
-                    say_close(&mut response);
+            Self::Later(answer, drain, pulse, hung_up) => {
+                if let Some(hung_up) = hung_up
+                    && pulse.has_hung_up()
+                {
+                    hung_up.cancel();
                 }
-                Ok(response)
-            }),
+                answer.as_mut().poll(cx).map(|mut response| {
+                    pulse.idle();
+                    if drain.is_cancelled() {
+                        say_close(&mut response);
+                    }
+                    Ok(response)
+                })
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/1.1: one request after the other.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use hyper::Request;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Listener;
 use super::answer::{Answering, Body};
 use super::date::{Dated, Dates};
+use super::misdirected::{Misdirected, Native};
 use super::patience::{Pulse, Watched};
 use super::serve::{Closing, Connection, Protocol, Service, serve};
 use super::socket::Socket;
@@ -27,6 +28,11 @@ pub async fn serve_http<S: Service>(listener: Listener, service: S, drain: Cance
     let protocol = Http1 {
         builder: builder(),
         dates: listener.dates.clone(),
+        misdirected: Misdirected::new(
+            Native::Http1,
+            listener.elsewhere.clone(),
+            listener.bounds.counts.clone(),
+        ),
         service,
     };
     serve(listener, protocol, drain).await;
@@ -35,6 +41,7 @@ pub async fn serve_http<S: Service>(listener: Listener, service: S, drain: Cance
 struct Http1<S> {
     builder: http1::Builder,
     dates: Dates,
+    misdirected: Misdirected,
     service: S,
 }
 
@@ -42,6 +49,8 @@ fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .writev(false)
+        // Who shuts its writing half behind a request is answered.
+        .half_close(true)
         .max_buf_size(HEAD_LIMIT)
         .auto_date_header(false);
     builder
@@ -64,17 +73,21 @@ impl<S: Service> Protocol for Http1<S> {
             closing: Arc::clone(&closing),
             pulse: Arc::clone(&pulse),
         };
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
-        if closing.outlived(connection.as_mut(), &pulse).await {
+        let mut connection = self.builder.serve_connection(TokioIo::new(socket), bound);
+        if closing.outlived(Pin::new(&mut connection), &pulse).await {
+            let mut socket = connection.into_parts().io.into_inner();
+            if let Some(foreign) = socket.take_foreign() {
+                Box::pin(self.misdirected.answer(socket, foreign)).await;
+            }
             return;
         }
         // One more turn, in which the driver looks at the socket: a request that came before the drain is answered.
         tokio::select! {
             biased;
-            _ = connection.as_mut() => return,
+            _ = &mut connection => return,
             () = yield_now() => {}
         }
-        connection.as_mut().graceful_shutdown();
+        Pin::new(&mut connection).graceful_shutdown();
         let _ = connection.await;
     }
 }

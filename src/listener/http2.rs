@@ -2,6 +2,7 @@
 
 mod greeting;
 mod kept;
+mod resets;
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -18,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Listener;
 use super::date::{Dated, Dates};
+use super::metrics::Counts;
+use super::misdirected::{Misdirected, Native};
 use super::patience::Watched;
 use super::serve::{Closing, Connection, Protocol, serve};
 use super::socket::Socket;
-use greeting::greeted;
+use greeting::{Greeting, greeted};
 use kept::Kept;
 
 /// The most bytes that the headers of a call may have together.
@@ -94,6 +97,12 @@ pub async fn serve_http2<S: Calls>(
     let protocol = Http2 {
         builder: builder(limits),
         dates: listener.dates.clone(),
+        misdirected: Misdirected::new(
+            Native::Http2,
+            listener.elsewhere.clone(),
+            listener.bounds.counts.clone(),
+        ),
+        counts: listener.bounds.counts.clone(),
         service,
     };
     serve(listener, protocol, drain).await;
@@ -119,6 +128,8 @@ fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
 struct Http2<S> {
     builder: http2::Builder<TokioExecutor>,
     dates: Dates,
+    misdirected: Misdirected,
+    counts: Counts,
     service: S,
 }
 
@@ -130,8 +141,12 @@ impl<S: Calls> Protocol for Http2<S> {
         closing: Arc<Closing>,
     ) {
         let pulse = Arc::clone(socket.pulse());
-        let Some(socket) = greeted(socket, &closing).await else {
-            return;
+        let socket = match greeted(socket, &closing, &self.counts).await {
+            Greeting::Http2(socket) => socket,
+            Greeting::Foreign(socket, foreign) => {
+                return Box::pin(self.misdirected.answer(socket, foreign)).await;
+            }
+            Greeting::None => return,
         };
         let service = self.service.on(&connection);
         let dates = self.dates.clone();

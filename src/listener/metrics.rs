@@ -17,15 +17,18 @@ pub(super) enum Reason {
     PeerLimit,
     /// Another one needed its place.
     MadeRoom,
+    /// Another protocol was spoken than the listener's.
+    WrongProtocol,
 }
 
 impl Reason {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::HeaderTimeout,
         Self::IdleTimeout,
         Self::WriteTimeout,
         Self::PeerLimit,
         Self::MadeRoom,
+        Self::WrongProtocol,
     ];
 
     fn word(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Reason {
             Self::WriteTimeout => "write_timeout",
             Self::PeerLimit => "peer_limit",
             Self::MadeRoom => "made_room",
+            Self::WrongProtocol => "wrong_protocol",
         }
     }
 }
@@ -44,6 +48,7 @@ impl Reason {
 pub struct Metrics {
     open: IntGaugeVec,
     closed: [IntCounter; Reason::ALL.len()],
+    malformed: IntCounter,
 }
 
 impl Metrics {
@@ -69,29 +74,45 @@ impl Metrics {
                 &["reason"],
             ),
         );
+        let malformed = register(
+            registry,
+            IntCounter::new(
+                "bearerd_malformed_calls_total",
+                "Calls that HTTP/2 reset before bearerd could answer them, such as those whose :authority is a path.",
+            ),
+        );
         Self {
             open,
+            malformed,
             closed: Reason::ALL.map(|reason| closed.with_label_values(&[reason.word()])),
         }
     }
 
     /// What the listeners of this transport count.
     pub fn on(&self, transport: &str) -> Counts {
-        Counts(Some((
-            self.open.with_label_values(&[transport]),
-            self.closed.clone(),
-        )))
+        Counts(Some(Counters {
+            open: self.open.with_label_values(&[transport]),
+            closed: self.closed.clone(),
+            malformed: self.malformed.clone(),
+        }))
     }
 }
 
 /// What one transport's listeners count; by default nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(Option<(IntGauge, [IntCounter; Reason::ALL.len()])>);
+pub struct Counts(Option<Counters>);
+
+#[derive(Clone, Debug)]
+struct Counters {
+    open: IntGauge,
+    closed: [IntCounter; Reason::ALL.len()],
+    malformed: IntCounter,
+}
 
 impl Counts {
     /// Counts a connection among the open ones for as long as this is kept.
     pub(super) fn opened(&self) -> Counted {
-        let open = self.0.as_ref().map(|(open, _)| open.clone());
+        let open = self.0.as_ref().map(|it| it.open.clone());
         if let Some(open) = &open {
             open.inc();
         }
@@ -99,9 +120,19 @@ impl Counts {
     }
 
     pub(super) fn closed(&self, reason: Reason) {
-        if let Some((_, closed)) = &self.0 {
-            closed[reason as usize].inc();
+        if let Some(counters) = &self.0 {
+            counters.closed[reason as usize].inc();
         }
+    }
+
+    /// So many calls were reset. True for the first ones of the process.
+    pub(super) fn malformed(&self, calls: u64) -> bool {
+        let Some(Counters { malformed, .. }) = &self.0 else {
+            return false;
+        };
+        let is_first = malformed.get() == 0;
+        malformed.inc_by(calls);
+        is_first
     }
 }
 

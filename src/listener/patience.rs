@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::metrics::Counted;
+use super::misdirected::Foreign;
 use super::peers::Place;
 
 /// How long a connection may take.
@@ -76,7 +77,8 @@ const FIRST: u32 = 0;
 const HEAD: u32 = 1;
 const ANSWERING: u32 = 2;
 const IDLE: u32 = 3;
-const PHASE: u32 = 3;
+const WAITING: u32 = 4;
+const PHASE: u32 = 7;
 const ONE: u32 = PHASE + 1;
 
 /// One connection's. Its own task stores, and the sweep looks.
@@ -87,6 +89,7 @@ pub(super) struct Pulse {
     open: AtomicU32,
     stalled: AtomicBool,
     told: AtomicBool,
+    hung_up: AtomicBool,
     /// Of the connection's task, which keeps the same one.
     waker: OnceLock<Waker>,
 }
@@ -105,6 +108,16 @@ impl Pulse {
     /// A request is being answered.
     pub(super) fn answering(&self) {
         self.begin(ANSWERING);
+    }
+
+    /// The caller waits for its answer: whether it still does is looked for.
+    pub(super) fn waiting(&self) {
+        self.begin(WAITING);
+    }
+
+    /// True once a caller that waited has shut its writing half, or its connection.
+    pub(super) fn has_hung_up(&self) -> bool {
+        self.hung_up.load(Relaxed)
     }
 
     /// Nothing is asked from here on; what was answered is being written.
@@ -165,6 +178,12 @@ pub(super) struct Watched<S> {
     pulse: Arc<Pulse>,
     /// What is read while nothing is asked begins a head.
     heads: bool,
+    /// Read while its caller waited; comes before all that is read later.
+    ahead: Option<u8>,
+    /// Something was read.
+    begun: bool,
+    /// What its caller speaks, if that is not HTTP/1.1.
+    foreign: Option<Foreign>,
     _seat: Seat,
 }
 
@@ -174,6 +193,9 @@ impl<S> Watched<S> {
             socket,
             pulse,
             heads: false,
+            ahead: None,
+            begun: false,
+            foreign: None,
             _seat: seat,
         }
     }
@@ -182,6 +204,11 @@ impl<S> Watched<S> {
     pub(super) fn in_turn(mut self) -> Self {
         self.heads = true;
         self
+    }
+
+    /// The protocol that its caller speaks instead of HTTP/1.1. Shutting down works from here on.
+    pub(super) fn take_foreign(&mut self) -> Option<Foreign> {
+        self.foreign.take()
     }
 
     pub(super) fn pulse(&self) -> &Arc<Pulse> {
@@ -200,6 +227,27 @@ impl<S> Watched<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Checks whether a waiting caller has shut its half. With `half_close` hyper does not read
+    /// while it answers, but it flushes at each turn. A byte of a pipelined request is kept.
+    fn look_for_hang_up(&mut self, cx: &mut Context<'_>) {
+        if self.ahead.is_some() || self.pulse.has_hung_up() {
+            return;
+        }
+        let mut byte = [0];
+        let mut into = ReadBuf::new(&mut byte);
+        match Pin::new(&mut self.socket).poll_read(cx, &mut into) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) if !into.filled().is_empty() => self.ahead = Some(byte[0]),
+            Poll::Ready(_) => {
+                self.pulse.hung_up.store(true, Relaxed);
+                // The wait has had its turn already.
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -208,15 +256,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let it = self.get_mut();
         let before = into.filled().len();
-        let read = Pin::new(&mut it.socket).poll_read(cx, into);
-        if it.heads && into.filled().len() > before && it.pulse.beat.load(Relaxed) & PHASE == IDLE {
+        let read = match it.ahead.take() {
+            None => Pin::new(&mut it.socket).poll_read(cx, into),
+            Some(byte) => {
+                into.put_slice(&[byte]);
+                Poll::Ready(Ok(()))
+            }
+        };
+        let came = &into.filled()[before..];
+        if !it.heads || came.is_empty() {
+            return read;
+        }
+        if !it.begun {
+            it.begun = true;
+            it.foreign = Foreign::of(came).filter(|it| *it != Foreign::Http1);
+            if it.foreign.is_some() {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+        } else if it.pulse.beat.load(Relaxed) & PHASE == IDLE {
             it.pulse.head();
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -233,11 +297,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let flushed = Pin::new(&mut it.socket).poll_flush(cx);
         // TLS takes what is written before the other end does.
         it.wrote(flushed.is_ready());
+        if it.heads && it.pulse.beat.load(Relaxed) & PHASE == WAITING {
+            it.look_for_hang_up(cx);
+        }
         flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        let it = self.get_mut();
+        match it.foreign {
+            // Its answer is still to come.
+            Some(_) => Poll::Ready(Ok(())),
+            None => Pin::new(&mut it.socket).poll_shutdown(cx),
+        }
     }
 }
 
@@ -252,6 +324,16 @@ mod tests {
     /// Takes whatever is written, and brings it to the other end only when that reads.
     struct Buffered {
         read: bool,
+    }
+
+    impl AsyncRead for Buffered {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
     }
 
     impl AsyncWrite for Buffered {

@@ -144,6 +144,11 @@ impl Client {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
+    /// Sends nothing more, and goes on reading.
+    pub(crate) async fn shut(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
     /// Sends a good caller's request without a body, and reads the answer.
     pub(crate) async fn ask(&mut self, line: &str, more: &str) -> Reply {
         self.send(&request(line, more)).await;

@@ -44,9 +44,13 @@ impl Service for Echo {
             return text(StatusCode::OK, path).into();
         }
         let echo = self.clone();
-        Answer::later(async move {
+        let hung_up = CancellationToken::new();
+        Answer::wait(hung_up.clone(), async move {
             echo.waiting.add_permits(1);
-            echo.permits.acquire().await.unwrap().forget();
+            tokio::select! {
+                permit = echo.permits.acquire() => permit.unwrap().forget(),
+                () = hung_up.cancelled() => return text(StatusCode::OK, "hung up"),
+            }
             text(StatusCode::OK, path)
         })
     }
@@ -397,6 +401,12 @@ async fn a_hung_up_caller_frees_what_waited_for_it() {
     let permits = Arc::strong_count(&house.echo.permits);
     drop(slow);
     until(|| Arc::strong_count(&house.echo.permits) < permits).await;
+
+    let mut reads_on = Client::connect(&house.address).await;
+    reads_on.send(&request("GET /slow", "")).await;
+    reads_on.shut().await;
+    assert_eq!(reads_on.reply().await.body, "hung up");
+    reads_on.ended().await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use rustls::pki_types::CertificateDer;
 use rustls::{CertificateError, Error, InvalidMessage, ServerConfig};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::{error::Elapsed, timeout};
@@ -19,6 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use webpki::EndEntityCert;
 
+use super::metrics::Counts;
+use super::misdirected::{Foreign, MAX_FIRST, Misdirected, Native};
 use super::patience::{Pulse, Seat, Watched};
 use super::serve::{Closing, Connection, Names, Protocol};
 use super::socket::Socket;
@@ -69,6 +72,28 @@ impl Tls {
         protocol.talk(socket, connection, closing).await;
     }
 
+    /// Answers a caller that speaks HTTP without TLS. Otherwise the stream comes back unread.
+    async fn answer_in_clear(mut stream: TcpStream) -> Result<TcpStream, Failure> {
+        let mut first = [0; MAX_FIRST];
+        if stream.peek(&mut first[..1]).await? == 0 || !first[0].is_ascii_uppercase() {
+            return Ok(stream);
+        }
+        let mut read = 0;
+        while read < first.len() {
+            match stream.read(&mut first[read..]).await? {
+                0 => break,
+                length => read += length,
+            }
+            if let Some(foreign) = Foreign::of(&first[..read]) {
+                // Counted as a handshake. Other addresses are not named without a certificate.
+                let here = Misdirected::new(Native::Tls, None, Counts::default());
+                here.answer(stream, foreign).await;
+                break;
+            }
+        }
+        Err(Failure::InClear)
+    }
+
     /// A connection that has not shaken hands when the listener closes has asked for nothing yet, and holds nothing up.
     async fn shaken(
         &self,
@@ -77,7 +102,11 @@ impl Tls {
         closing: &Closing,
     ) -> Result<TlsStream<TcpStream>, Failure> {
         let acceptor = TlsAcceptor::from(self.current.load_full());
-        let mut shake = pin!(timeout(patience, acceptor.accept(stream)));
+        let handshake = async {
+            let stream = Self::answer_in_clear(stream).await?;
+            Ok::<_, Failure>(acceptor.accept(stream).await?)
+        };
+        let mut shake = pin!(timeout(patience, handshake));
         tokio::select! {
             biased;
             shaken = shake.as_mut() => Ok(shaken??),
@@ -115,6 +144,8 @@ enum Failure {
     TimedOut(#[from] Elapsed),
     #[error("the listener drains")]
     Drained,
+    #[error("the caller does not speak TLS")]
+    InClear,
     #[error(transparent)]
     Broken(#[from] io::Error),
 }
@@ -124,6 +155,7 @@ impl Failure {
         match self {
             Self::TimedOut(_) => Outcome::TimedOut,
             Self::Drained => Outcome::Drained,
+            Self::InClear => Outcome::NotTls,
             Self::Broken(error) => {
                 let inner = error.get_ref().and_then(|it| it.downcast_ref());
                 inner.map_or(Outcome::Gone, Outcome::of)

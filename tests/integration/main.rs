@@ -13,6 +13,7 @@ mod bench;
 mod callers;
 mod cli;
 mod client;
+mod client_shapes;
 mod commands;
 mod demo;
 mod faults;

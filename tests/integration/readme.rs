@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use bearerd::config::{Fallback, KEYS, Key, Kind};
+use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -539,6 +540,8 @@ async fn every_word_for_a_failure_has_its_row() {
             known.push(word.split('"').next().unwrap().to_owned());
         }
     }
+    let misdirected = daemon.send(Method::GET, &daemon.grpc, "/", &[], None).await;
+    known.push(misdirected.unwrap().problem());
     let verbose = daemon.ask_admin("/readyz?verbose").await.text;
     for line in verbose.lines().skip(1) {
         known.push(line.split(": ").next().unwrap().to_owned());

@@ -552,11 +552,14 @@ async fn curl_and_openssl_are_served_and_turned_away_as_our_own_callers_are() {
         curl(&[&url]),
         curl(&["--cert", "stranger.crt", "--key", "stranger.key", &url]),
         with(&["--http1.1"], &url_grpc),
-        curl(&[&url.replace("https", "http")]),
     ];
     for (content, said) in refused {
         assert!(!content && !said.contains("200"), "{said}");
     }
+    let (_, in_clear) = curl(&[&url.replace("https", "http")]);
+    assert_eq!(in_clear, "400 1.1");
+    let problem = fs::read_to_string(desk.path("body")).unwrap();
+    assert!(problem.contains("this port speaks TLS"), "{problem}");
     // TLS where there is none.
     let admin = format!("https://{}/livez", daemon.admin);
     assert!(!with(&[], &admin).0);

@@ -867,6 +867,43 @@ async fn any_authority_will_do_on_a_unix_socket() {
 }
 
 #[tokio::test]
+async fn reflection_knows_all_that_an_error_carries() {
+    use prost::Message;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+
+    let house = House::open().await;
+    let caller = house.caller().await;
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let mut wanted: Vec<_> = [
+        "google.rpc.Status",
+        "google.rpc.ErrorInfo",
+        "google.rpc.RetryInfo",
+    ]
+    .map(|it| MessageRequest::FileContainingSymbol(it.into()))
+    .into();
+    // What those files import is asked for by name, as grpcurl and buf do.
+    while let Some(question) = wanted.pop() {
+        let shown = format!("{question:?}");
+        let question = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(question),
+        };
+        let (messages, _) = caller.ask(path, &[], &question.encode_to_vec()).await;
+        let answer = ServerReflectionResponse::decode(&messages[0][..]).unwrap();
+        let Some(MessageResponse::FileDescriptorResponse(files)) = answer.message_response else {
+            panic!("{shown}: {answer:?}");
+        };
+        for file in files.file_descriptor_proto {
+            let file = prost_types::FileDescriptorProto::decode(&file[..]).unwrap();
+            let imports = file.dependency.into_iter();
+            wanted.extend(imports.map(MessageRequest::FileByFilename));
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_open_question_about_the_services_ends_with_the_drain() {
     let house = House::open().await;
     let caller = house.caller().await;

@@ -48,12 +48,12 @@ fn weigh<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Form> {
     for element in values.flat_map(|value| value.split(|&byte| byte == b',')) {
         let mut parts = element.split(|&byte| byte == b';');
         let range = parts.next().unwrap_or_default().trim_ascii();
+        // Java's own client asks for `*` beside `*/*`.
+        let range = if range == b"*" { b"*/*" } else { range };
         let Some(slash) = range.iter().position(|&byte| byte == b'/') else {
             continue;
         };
-        let Some(weight) = weight(parts) else {
-            continue;
-        };
+        let weight = weight(parts);
         understood = true;
         let (kind, subtype) = (&range[..slash], &range[slash + 1..]);
         let is = |name: &str, sub: &str| {
@@ -82,22 +82,19 @@ fn weigh<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Form> {
     }
 }
 
-/// The weight among a range's parameters, in thousandths; 1000 without one, None if it is not a weight.
-fn weight<'a>(mut parameters: impl Iterator<Item = &'a [u8]>) -> Option<u16> {
-    parameters
-        .find_map(|parameter| {
-            let parameter = parameter.trim_ascii();
-            match parameter {
-                [b'q' | b'Q', b'=', value @ ..] => Some(thousandths(value)),
-                _ => None,
-            }
-        })
-        .unwrap_or(Some(1000))
+/// The weight among a range's parameters, in thousandths. A missing or malformed one is 1000.
+fn weight<'a>(mut parameters: impl Iterator<Item = &'a [u8]>) -> u16 {
+    let weight = parameters.find_map(|parameter| match parameter.trim_ascii() {
+        [b'q' | b'Q', b'=', value @ ..] => Some(thousandths(value)),
+        _ => None,
+    });
+    weight.flatten().unwrap_or(1000)
 }
 
-/// `0`, `0.5`, `0.125`, `1`, `1.000`: at most three digits behind the point, and no more than one.
+/// `0`, `0.5`, `.5`, `0.125`, `1`, `1.000`: at most three digits behind the point, 1 at most.
 fn thousandths(value: &[u8]) -> Option<u16> {
     let (whole, digits) = match value {
+        [b'.', digits @ ..] if matches!(digits.len(), 1..=3) => (&b'0', digits),
         [whole] => (whole, &[][..]),
         [whole, b'.', digits @ ..] if digits.len() <= 3 => (whole, digits),
         _ => return None,
@@ -162,11 +159,33 @@ mod tests {
             ),
             (&[""], Some(Form::Json)),
             (&["nonsense"], Some(Form::Json)),
-            (&["text/plain;q=2"], Some(Form::Json)),
+            (&["text/plain;q=2"], Some(Form::Text)),
             (
-                &["text/plain;q=0.1234, text/plain;q=0.2, application/json;q=0.1"],
+                &["text/plain;q=0.1, application/json;q=.2"],
+                Some(Form::Json),
+            ),
+            (
+                &["text/plain;q=.3, application/json;q=0.25"],
                 Some(Form::Text),
             ),
+            (
+                &["text/plain;q=0.1234, application/json;q=0.9"],
+                Some(Form::Text),
+            ),
+            (
+                &["text/plain;q=0.9, application/json;q=."],
+                Some(Form::Json),
+            ),
+            // Java 8 and 11.
+            (
+                &["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"],
+                Some(Form::Json),
+            ),
+            (&["*"], Some(Form::Json)),
+            (&["*/*;charset=utf-8"], Some(Form::Json)),
+            (&["*/*;v=b3;q=.1"], Some(Form::Json)),
+            (&["*/*;q=high"], Some(Form::Json)),
+            (&["*/*;q=1.0000"], Some(Form::Json)),
             (&[", ,text/plain,"], Some(Form::Text)),
         ];
         for (values, expected) in table {

@@ -14,9 +14,16 @@ const LONGEST_WAIT: u8 = 60;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wait(u8);
 
+/// The wait that a caller prefers cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadWait;
+
 impl Wait {
-    /// The preference of RFC 7240, if there is a valid one. Only its first mention counts.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    /// The preference of RFC 7240, if there is one. Only its first mention counts.
+    ///
+    /// # Errors
+    /// [`BadWait`] if it is not a number of seconds: its caller would believe that it waits.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, BadWait> {
         let values = headers.get_all(&PREFER);
         let preferences = values
             .iter()
@@ -26,10 +33,12 @@ impl Wait {
             let mut pair = head.unwrap_or_default().splitn(2, |&byte| byte == b'=');
             let name = pair.next().unwrap_or_default().trim_ascii();
             if name.eq_ignore_ascii_case(b"wait") {
-                return seconds(pair.next()?.trim_ascii()).map(Self);
+                let value = pair.next().unwrap_or_default().trim_ascii();
+                let wait = seconds(value).map(Self).ok_or(BadWait)?;
+                return Ok(Some(wait));
             }
         }
-        None
+        Ok(None)
     }
 
     pub(super) fn length(self) -> Duration {
@@ -127,33 +136,36 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn wait_of(values: &[&str]) -> Option<u8> {
+    fn wait_of(values: &[&str]) -> Result<Option<u8>, BadWait> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(PREFER.clone(), HeaderValue::from_str(value).unwrap());
         }
-        Wait::of(&headers).map(|wait| wait.0)
+        Wait::of(&headers).map(|wait| wait.map(|it| it.0))
     }
 
     #[test]
     fn a_wait_is_read_as_the_rfc_says() {
-        let table: &[(&[&str], Option<u8>)] = &[
-            (&[], None),
-            (&["wait=0"], Some(0)),
-            (&["wait=30"], Some(30)),
-            (&["WAIT = \"30\""], Some(30)),
-            (&["respond-async, wait=5; foo=bar"], Some(5)),
-            (&["respond-async", "wait=5"], Some(5)),
-            (&["wait=60"], Some(60)),
-            (&["wait=61"], Some(60)),
-            (&["wait=99999999999999999999999"], Some(60)),
-            (&["wait=5, wait=6"], Some(5)),
-            (&["wait=x, wait=6"], None),
-            (&["wait"], None),
-            (&["wait="], None),
-            (&["wait=-1"], None),
-            (&["wait=1.5"], None),
-            (&["await=5"], None),
+        type Case<'a> = (&'a [&'a str], Result<Option<u8>, BadWait>);
+        let table: &[Case<'_>] = &[
+            (&[], Ok(None)),
+            (&["wait=0"], Ok(Some(0))),
+            (&["wait=30"], Ok(Some(30))),
+            (&["WAIT = \"30\""], Ok(Some(30))),
+            (&["respond-async, wait=5; foo=bar"], Ok(Some(5))),
+            (&["respond-async", "wait=5"], Ok(Some(5))),
+            (&["wait=60"], Ok(Some(60))),
+            (&["wait=61"], Ok(Some(60))),
+            (&["wait=99999999999999999999999"], Ok(Some(60))),
+            (&["wait=5, wait=6"], Ok(Some(5))),
+            (&["wait=x, wait=6"], Err(BadWait)),
+            (&["wait=5s"], Err(BadWait)),
+            (&["wait"], Err(BadWait)),
+            (&["wait="], Err(BadWait)),
+            (&["wait=-1"], Err(BadWait)),
+            (&["wait=1.5"], Err(BadWait)),
+            (&["await=5"], Ok(None)),
+            (&["return=minimal"], Ok(None)),
         ];
         for (values, expected) in table {
             assert_eq!(wait_of(values), *expected, "{values:?}");
@@ -198,7 +210,9 @@ mod tests {
                 headers.append(PREFER.clone(), value.clone());
                 headers.append(IF_NONE_MATCH, value);
             }
-            prop_assert!(Wait::of(&headers).is_none_or(|wait| wait.0 <= LONGEST_WAIT));
+            if let Ok(Some(wait)) = Wait::of(&headers) {
+                prop_assert!(wait.0 <= LONGEST_WAIT);
+            }
             let _ = (names(&headers, &tag), Tags::of(&headers).name(&tag));
         }
 

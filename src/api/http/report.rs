@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::Room;
 use crate::api::failure::Failure;
@@ -30,12 +31,36 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written<'a> {
+    #[serde(default, deserialize_with = "whole_number")]
     generation: Option<u64>,
     #[serde(borrow)]
     etag: Option<Cow<'a, str>>,
     status: u16,
     #[serde(borrow)]
     message: Option<Cow<'a, str>>,
+}
+
+/// A number, or one in quotes: Protobuf's JSON writes 64-bit numbers so.
+fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number<'a> {
+        Bare(u64),
+        #[serde(borrow)]
+        Quoted(Cow<'a, str>),
+    }
+    let digits = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse().ok(),
+        false => None,
+    };
+    match Option::<Number<'_>>::deserialize(from)? {
+        None => Ok(None),
+        Some(Number::Bare(number)) => Ok(Some(number)),
+        Some(Number::Quoted(text)) => {
+            let number = digits(&text).ok_or_else(|| D::Error::custom("it is not a number"))?;
+            Ok(Some(number))
+        }
+    }
 }
 
 /// The document as it is meant.
@@ -223,6 +248,12 @@ mod tests {
             parse(r#"{"etag": "W/\"7-0123abcd\"", "status": 401, "message": null}"#).unwrap();
         assert_eq!(report.generation, Generation(7));
         assert_eq!(report.tag.as_deref(), Some("W/\"7-0123abcd\""));
+        // As Protobuf's JSON writes it.
+        let report = parse(r#"{"generation": "18446744073709551615", "status": 401}"#).unwrap();
+        assert_eq!(report.generation, Generation(u64::MAX));
+        let report =
+            parse(r#"{"generation": null, "etag": "W/\"7-0123abcd\"", "status": 401}"#).unwrap();
+        assert_eq!(report.generation, Generation(7));
     }
 
     #[test]
@@ -236,6 +267,13 @@ mod tests {
             r#"{"generation": 7}"#,
             r#"{"generation": "hush", "status": 401}"#,
             r#"{"generation": -7, "status": 401}"#,
+            r#"{"generation": "", "status": 401}"#,
+            r#"{"generation": "+7", "status": 401}"#,
+            r#"{"generation": " 7", "status": 401}"#,
+            r#"{"generation": "18446744073709551616", "status": 401}"#,
+            r#"{"generation": 7.0, "status": 401}"#,
+            r#"{"generation": ["7"], "status": 401}"#,
+            r#"{"generation": "7", "status": "401"}"#,
             r#"{"generation": 7, "status": 401, "hush": 1}"#,
             r#"{"generation": 7, "etag": "W/\"7-0123abcd\"", "status": 401}"#,
             r#"{"generation": 7, "status": 99}"#,

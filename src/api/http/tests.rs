@@ -110,7 +110,7 @@ impl House {
         async move {
             match answer {
                 Answer::Now(response) => response,
-                Answer::Later(later) => later.await,
+                Answer::Later(later) | Answer::Wait(later, _) => later.await,
             }
         }
     }
@@ -462,8 +462,9 @@ async fn who_need_not_wait_does_not() {
     let reply = client.ask("GET /v1/token", &more).await;
     assert_eq!(
         (reply.status, reply.header("preference-applied")),
-        (304, None)
+        (400, None)
     );
+    assert_eq!(reply.problem(), "bad_wait");
 }
 
 #[tokio::test]
@@ -480,6 +481,99 @@ async fn a_hung_up_watcher_is_forgotten_and_disturbs_nobody() {
     house.watched_by(1.0).await;
     house.publish(5, 100);
     assert_eq!(stays.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn who_shuts_its_writing_half_is_answered() {
+    for address in ["127.0.0.1:0", "unix"] {
+        let folder = tempfile::tempdir().unwrap();
+        let address = match address {
+            "unix" => format!("unix:{}", folder.path().join("http.sock").display()),
+            port => port.to_owned(),
+        };
+        let mut house = House::open_at(&address).await;
+        house.publish(5, 100);
+        let _reported = house.keep(ReportOutcome::Refreshing);
+        // The server waits for a request, so that this one and the end behind it are there at once.
+        let mut client = house.client().await;
+        assert_eq!(client.ask("GET /v1/token", "").await.status, 200);
+        client.send(&request("GET /v1/token", "")).await;
+        client.shut().await;
+        assert_eq!(client.reply().await.status, 200);
+        client.ended().await;
+
+        let mut client = house.client().await;
+        let three = request("GET /v1/token", "").repeat(3);
+        client.send(&three).await;
+        client.shut().await;
+        for _ in 0..3 {
+            assert_eq!(client.reply().await.status, 200);
+        }
+        client.ended().await;
+
+        let mut client = house.client().await;
+        let body = r#"{"generation":5,"status":401}"#;
+        let more = format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        let head = request("POST /v1/token/rejected", &more);
+        assert_eq!(client.ask("GET /v1/token", "").await.status, 200);
+        client.send(&format!("{head}{body}")).await;
+        client.shut().await;
+        assert_eq!(client.reply().await.status, 202);
+        client.ended().await;
+
+        // What is cut off within the request ends at once, as before.
+        let mut client = house.client().await;
+        client.send(&format!("{head}{{")).await;
+        client.shut().await;
+        assert_eq!(client.reply().await.problem(), "bad_report");
+        client.ended().await;
+    }
+}
+
+#[tokio::test]
+async fn a_long_poll_of_who_has_shut_its_half_is_answered_with_what_holds() {
+    let house = House::open().await;
+    let none_yet = request("GET /v1/token", "Prefer: wait=60\r\n");
+    let mut client = house.client().await;
+    client.send(&none_yet).await;
+    house.watched_by(1.0).await;
+    client.shut().await;
+    assert_eq!(client.reply().await.problem(), "no_token_yet");
+    client.ended().await;
+
+    house.publish(5, 100);
+    let seen = format!("Prefer: wait=60\r\nIf-None-Match: {TAG_5}\r\n");
+    let mut client = house.client().await;
+    client.send(&request("GET /v1/token", &seen)).await;
+    client.shut().await;
+    let reply = client.reply().await;
+    assert_eq!(
+        (reply.status, reply.header("preference-applied")),
+        (304, Some("wait=60"))
+    );
+    client.ended().await;
+    house.watched_by(0.0).await;
+}
+
+#[tokio::test]
+async fn what_is_asked_behind_a_long_poll_is_no_hang_up_and_is_answered_after_it() {
+    let house = House::open().await;
+    house.publish(5, 100);
+    let seen = format!("Prefer: wait=60\r\nIf-None-Match: {TAG_5}\r\n");
+    let mut client = house.client().await;
+    client.send(&request("GET /v1/token", &seen)).await;
+    house.watched_by(1.0).await;
+    client.send(&request("GET /v1/token", "")).await;
+    client.shut().await;
+    tokio::task::yield_now().await;
+    assert_eq!(house.watchers() as u32, 1);
+    house.publish(6, 200);
+    assert!(client.reply().await.body.contains("token-6"));
+    assert!(client.reply().await.body.contains("token-6"));
+    client.ended().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, VARY};
 use hyper::{HeaderMap, Response, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use super::Room;
 use super::accept::{Form, form};
@@ -87,9 +88,14 @@ impl Room {
         let Some(form) = form else {
             return self.failed(&Failure::NotAcceptable).into();
         };
-        if special.prefer
-            && let Some(wait) = Wait::of(headers)
-        {
+        let wait = match special.prefer {
+            true => Wait::of(headers),
+            false => Ok(None),
+        };
+        let Ok(wait) = wait else {
+            return self.failed(&Failure::BadWait).into();
+        };
+        if let Some(wait) = wait {
             let right = match wait.length().is_zero() {
                 true => Right::Vend,
                 false => Right::Watch,
@@ -100,10 +106,12 @@ impl Room {
             let (room, visitor) = (Arc::clone(self), Arc::clone(visitor));
             let drain = connection.drain.clone();
             let tags = Tags::of(headers);
-            return Answer::later(async move {
+            let hung_up = CancellationToken::new();
+            return Answer::wait(hung_up.clone(), async move {
                 let mut response = tokio::select! {
                     biased;
                     response = room.awaited(form, &tags, wait, &visitor) => response,
+                    () = hung_up.cancelled() => room.as_it_stands(form, &tags, &visitor),
                     () = drain.cancelled() => room.cut_short(form, &tags, &visitor),
                 };
                 response
@@ -152,6 +160,12 @@ impl Room {
                 return self.answer_with(found, form, now, visitor);
             }
         }
+    }
+
+    /// The answer for a caller that has shut its writing half: its wait is over.
+    fn as_it_stands(&self, form: Form, tags: &Tags, visitor: &Visitor) -> Response<Body> {
+        let (found, now) = self.look(tags);
+        self.answer_with(found, form, now, visitor)
     }
 
     /// The answer for somebody who would have waited longer.

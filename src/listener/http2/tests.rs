@@ -257,14 +257,26 @@ async fn a_peer_that_does_not_hear_that_it_should_go_holds_no_drain_up() {
 }
 
 #[tokio::test]
-async fn what_is_not_http2_is_closed() {
+async fn another_protocol_is_answered_in_kind_and_closed() {
     let house = House::open().await;
-    let mut stream = house.connect().await;
-    let request = b"GET /v1/token HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    stream.write_all(request).await.unwrap();
-    let mut answer = Vec::new();
-    let _reset_or_closed = stream.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP/"));
+    let rows: [(&[u8], &[u8]); 5] = [
+        (
+            b"GET /v1/token HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request\r\n",
+        ),
+        (b"POST / HTTP/1.1\r\n", b"HTTP/1.1 400 Bad Request\r\n"),
+        (b"\x16\x03\x01\x02\x00\x01", &[21, 3, 3, 0, 2, 2, 70]),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r", b""),
+        (&[0xff; 30], b""),
+    ];
+    for (said, begins) in rows {
+        let mut stream = house.connect().await;
+        stream.write_all(said).await.unwrap();
+        let mut answer = Vec::new();
+        let _reset_or_closed = stream.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(begins), "{said:?} {answer:?}");
+        assert_eq!(answer.is_empty(), begins.is_empty(), "{said:?} {answer:?}");
+    }
 }
 
 #[tokio::test]

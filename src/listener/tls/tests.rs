@@ -292,15 +292,29 @@ async fn only_the_listeners_own_protocol_is_agreed_on() {
 }
 
 #[tokio::test]
-async fn what_is_no_tls_is_closed_and_counted() {
+async fn what_is_no_tls_is_answered_if_it_can_be_and_counted() {
     let house = House::open(Kind::Http).await;
     let mut plain = house.tcp().await;
     let request = request("GET /", "");
     plain.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let _reset_or_closed = plain.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.contains("use https"),
+        "{answer}"
+    );
     house.until_counted("not_tls").await;
+    let mut plain = house.tcp().await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    plain.write_all(preface).await.unwrap();
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).await.unwrap();
+    // Settings, and a goodbye for inadequate security.
+    let (settings, goodbye) = answer.split_at(9);
+    assert_eq!(settings, [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    assert_eq!((goodbye[3], &goodbye[13..17]), (7, &[0, 0, 0, 0xc][..]));
+    assert!(goodbye[17..].starts_with(b"this port speaks TLS"));
     drop(house.tcp().await);
     house.until_counted("gone").await;
     // A hello of TLS 1.1: without the extension that names versions it is taken at its word.

@@ -174,7 +174,7 @@ async fn told(story: &Story, sent: &[u8]) -> (Vec<Asked>, Vec<u8>) {
         let headers = request.headers().clone();
         let response = match api.on(&connection).answer(request, &connection) {
             Answer::Now(response) => response,
-            Answer::Later(later) => later.await,
+            Answer::Later(later) | Answer::Wait(later, _) => later.await,
         };
         let now = clock.now();
         let live = vend.current(now).ok();
@@ -195,7 +195,10 @@ async fn told(story: &Story, sent: &[u8]) -> (Vec<Asked>, Vec<u8>) {
     };
     // As the listener serves it.
     let mut builder = http1::Builder::new();
-    builder.writev(false).max_buf_size(16 * 1024);
+    builder
+        .writev(false)
+        .half_close(true)
+        .max_buf_size(16 * 1024);
     let connection_ends = builder.serve_connection(wire, service_fn(answer));
     let others = async {
         if let Some(drain) = story.drain {

@@ -11,7 +11,7 @@ use super::http::Story;
 use super::room::{HOST, SECRETS};
 
 /// How the words end that a problem's type may be.
-const WORDS: [&str; 18] = [
+const WORDS: [&str; 19] = [
     "unknown_caller",
     "no_token_yet",
     "expired",
@@ -26,6 +26,7 @@ const WORDS: [&str; 18] = [
     "not_found",
     "wrong_method",
     "not_acceptable",
+    "bad_wait",
     "not_json",
     "too_long",
     "too_slow",
@@ -243,15 +244,29 @@ fn is_a_problem(story: &Story, asked: &Asked, reply: &Reply, reading: bool, told
         assert_eq!(word == "expired", story.token.is_some(), "{told}");
     }
     assert!(word != "draining" || story.drain.is_some(), "{told}");
+    assert!(
+        word != "bad_wait" || (reading && asked.headers.contains_key("prefer")),
+        "{told}"
+    );
 }
 
 /// The rules of the door, as the README tells them.
 fn may_ask(peer: Peer, asked: &Asked) -> bool {
     let headers = &asked.headers;
     let passed_on = headers.keys().map(HeaderName::as_str).any(|name| {
-        ["via", "forwarded", "origin"].contains(&name)
+        const PROXIES: [&str; 7] = [
+            "via",
+            "forwarded",
+            "x-real-ip",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "true-client-ip",
+            "cf-connecting-ip",
+        ];
+        PROXIES.contains(&name)
+            || name == "origin"
             || name.starts_with("x-forwarded-")
-            || name.starts_with("sec-fetch-")
+            || (name.starts_with("sec-fetch-") && name != "sec-fetch-mode")
     });
     let mut marks = headers.get_all("x-bearerd-request").iter().peekable();
     let marked = marks.peek().is_some() && marks.all(|mark| mark == "true");
@@ -277,12 +292,12 @@ fn may_ask(peer: Peer, asked: &Asked) -> bool {
 }
 
 fn is_known(host: &[u8], peer: Peer) -> bool {
+    if matches!(peer, Peer::Unix(_)) {
+        return true;
+    }
     let Ok(host) = std::str::from_utf8(host) else {
         return false;
     };
-    if host.is_empty() {
-        return matches!(peer, Peer::Unix(_));
-    }
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
         _ => (host, None),
@@ -294,7 +309,7 @@ fn is_known(host: &[u8], peer: Peer) -> bool {
     let local = match inner {
         Some(inner) => inner.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()),
         None => {
-            name.eq_ignore_ascii_case("localhost")
+            ["localhost", "localhost."].contains(&name.to_ascii_lowercase().as_str())
                 || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
         }
     };

@@ -108,7 +108,11 @@ fn is_documented(document: &Value) -> Meant {
     let refusal = status == 401
         || (status == 500
             && (message.contains("failed to parse token") || message.contains("50011")));
-    let (generation, tag) = (document["generation"].as_u64(), document["etag"].as_str());
+    let generation = match &document["generation"] {
+        Value::String(digits) => Some(digits.parse().expect("digits")),
+        number => number.as_u64(),
+    };
+    let tag = document["etag"].as_str();
     assert!(
         generation.is_some() != tag.is_some(),
         "one name for the token"
@@ -186,7 +190,7 @@ fn sent(manner: u8, body: &[u8]) -> (u16, Value, Option<Generation>) {
         let mut heard = None;
         let response = match api.on(&connection).answer(request, &connection) {
             Answer::Now(response) => response,
-            Answer::Later(later) => tokio::select! {
+            Answer::Later(later) | Answer::Wait(later, _) => tokio::select! {
                 response = later => response,
                 () = room::keep(commands, outcome, |generation| heard = Some(generation)) => unreachable!(),
             },
