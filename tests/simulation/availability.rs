@@ -99,6 +99,7 @@ impl Case {
             absent: Absent::New,
             mix: Mix::Everything,
             edge: Edge::Sound,
+            theme: None,
             latency: 400 * MILLI,
         };
         (self.world)(&mut setting);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::clocks::{DAY, HOUR, Nanos, SECOND, moment};
-use crate::setting::{Setting, Store};
+use crate::setting::{Setting, Store, Theme};
 
 /// Every kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,32 +283,51 @@ impl fmt::Display for Fault {
 /// So many faults a day, in the mean.
 pub const FAULTS_A_DAY: f64 = 24.0;
 
+/// So many a window, in a world that has a theme.
+const FAULTS_A_WINDOW: f64 = 8.0;
+
 /// The faults of one world, in their order.
 pub fn plan(setting: &Setting, length: Nanos, dice: &mut fastrand::Rng) -> Vec<Fault> {
     let kinds: Vec<Kind> = Kind::ALL
         .into_iter()
         .filter(|kind| kind.happens_to(setting.store))
-        .filter(|kind| setting.mix.allows(*kind))
+        .filter(|kind| setting.allows(*kind))
         .collect();
     let mut plan = Vec::new();
     let mut at = 0;
-    let mean = DAY as f64 / FAULTS_A_DAY;
+    let mean = match setting.theme {
+        Some(_) => setting.window() as f64 / FAULTS_A_WINDOW,
+        None => DAY as f64 / FAULTS_A_DAY,
+    };
     loop {
         at += (-dice.f64().max(1e-12).ln() * mean) as Nanos;
         if at >= length || kinds.is_empty() {
-            return plan;
+            break;
         }
         let kind = kinds[dice.usize(0..kinds.len())];
-        plan.push(Fault {
-            at,
-            kind,
-            node: dice.usize(0..setting.nodes),
-            length: fault_length(setting, kind, dice),
-            extra: dice.u64(..),
-            doom: dice
-                .bool()
-                .then(|| Boundary::ALL[dice.usize(0..Boundary::ALL.len())]),
-        });
+        plan.push(fault(setting, at, kind, dice));
+    }
+    if setting.theme == Some(Theme::LongerWindow) {
+        let at = dice.u64(length / 4..length * 3 / 4);
+        plan.push(fault(setting, at, Kind::LongerWindow, dice));
+        plan.sort_by_key(|fault| fault.at);
+    }
+    plan
+}
+
+fn fault(setting: &Setting, at: Nanos, kind: Kind, dice: &mut fastrand::Rng) -> Fault {
+    Fault {
+        at,
+        kind,
+        node: dice.usize(0..setting.nodes),
+        length: match setting.theme {
+            Some(_) => dice.u64(setting.window() / 8..setting.window() / 2),
+            None => fault_length(setting, kind, dice),
+        },
+        extra: dice.u64(..),
+        // Those who die soon spend little.
+        doom: (dice.bool() && (setting.theme.is_none() || dice.u8(0..8) == 0))
+            .then(|| Boundary::ALL[dice.usize(0..Boundary::ALL.len())]),
     }
 }
 

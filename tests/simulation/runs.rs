@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::clocks::{DAY, Nanos};
 use crate::coverage::Coverage;
 use crate::faults::{self, Fault};
-use crate::setting::{self, Edge, Mix, Scale, Setting};
+use crate::setting::{self, Edge, Mix, Scale, Setting, Theme};
 use crate::world::World;
 
 /// How long one world lasts.
@@ -42,19 +42,26 @@ pub struct History {
 impl History {
     pub fn of(seed: u64, mix: Mix, edge: Edge) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed);
+        let themed = (mix, edge) == (Mix::Everything, Edge::Sound);
+        let theme = Theme::of(seed).filter(|_| themed);
         // One in forty at the real account's pace: that is where most of the mints are.
         let scale = match dice.u8(0..40) {
+            _ if theme.is_some_and(Theme::spends_everything) => Scale::Real,
             0 => Scale::Real,
             1 => Scale::Odd,
             _ => Scale::Slow,
         };
-        let setting = setting::random(scale, mix, edge, &mut dice);
-        let plan = faults::plan(&setting, LENGTH, &mut dice);
+        let setting = setting::random(scale, mix, edge, theme, &mut dice);
+        let length = match theme {
+            Some(theme) => LENGTH.min(theme.windows() * setting.window()),
+            None => LENGTH,
+        };
+        let plan = faults::plan(&setting, length, &mut dice);
         Self {
             seed,
             setting,
             plan,
-            length: LENGTH,
+            length,
         }
     }
 

@@ -56,6 +56,64 @@ impl Mix {
     }
 }
 
+/// What a world is about, where few kinds of faults happen in it, and often. What needs several of
+/// them at once, or one again and again, comes too rarely where everything happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Processes start in other time namespaces again and again, and all other clocks are right.
+    Namespaces,
+    /// Each process starts with a boot clock a little further ahead than the last one's.
+    Creeping,
+    /// The way is cut for long, and our own kernel goes on sending what was given up.
+    Retransmitted,
+    /// The window turns out to be longer.
+    LongerWindow,
+}
+
+impl Theme {
+    const ALL: [Self; 4] = [
+        Self::Namespaces,
+        Self::Creeping,
+        Self::Retransmitted,
+        Self::LongerWindow,
+    ];
+
+    /// One world in so many has a theme.
+    const ONE_IN: u64 = 16;
+
+    /// The theme of a world, if it has one.
+    pub fn of(seed: u64) -> Option<Self> {
+        let mut dice = fastrand::Rng::with_seed(!seed);
+        let themed = dice.u64(0..Self::ONE_IN) == 0;
+        themed.then(|| Self::ALL[dice.usize(0..Self::ALL.len())])
+    }
+
+    fn allows(self, kind: Kind) -> bool {
+        let also: &[Kind] = match self {
+            Self::Namespaces => &[Kind::Namespaces, Kind::Unreachable, Kind::Conflict],
+            Self::Creeping => &[Kind::Namespaces],
+            Self::Retransmitted => &[Kind::Retransmitted],
+            // Its namesake comes once, in the middle.
+            Self::LongerWindow => &[],
+        };
+        also.contains(&kind) || (self.spends_everything() && kind == Kind::Flood)
+    }
+
+    /// So many windows such a world lasts.
+    pub fn windows(self) -> u64 {
+        match self {
+            Self::Namespaces => 6,
+            Self::LongerWindow => 10,
+            _ => 40,
+        }
+    }
+
+    /// Operators may take the last slot, and do.
+    pub fn spends_everything(self) -> bool {
+        self != Self::Namespaces
+    }
+}
+
 /// What a world is like.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -65,6 +123,7 @@ pub struct Setting {
     pub absent: Absent,
     pub mix: Mix,
     pub edge: Edge,
+    pub theme: Option<Theme>,
     /// How long a request is on its way, there and back.
     pub latency: Nanos,
 }
@@ -72,6 +131,14 @@ pub struct Setting {
 impl Setting {
     pub fn period(&self) -> Nanos {
         nanos(self.rules.budget.period())
+    }
+
+    pub fn window(&self) -> Nanos {
+        nanos(self.rules.budget.window)
+    }
+
+    pub fn allows(&self, kind: Kind) -> bool {
+        self.mix.allows(kind) && self.theme.is_none_or(|theme| theme.allows(kind))
     }
 
     pub fn skew(&self) -> Nanos {
@@ -90,7 +157,7 @@ pub enum Scale {
     Odd,
 }
 
-pub fn rules(scale: Scale, edge: Edge, dice: &mut fastrand::Rng) -> Rules {
+pub fn rules(scale: Scale, edge: Edge, theme: Option<Theme>, dice: &mut fastrand::Rng) -> Rules {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let ten = NonZeroU32::new(10).expect("ten is not zero");
     let mut wanted = match scale {
@@ -115,6 +182,9 @@ pub fn rules(scale: Scale, edge: Edge, dice: &mut fastrand::Rng) -> Rules {
         wanted.limit = NonZeroU32::new(4).expect("four is not zero");
         wanted.reserve = Some(0);
     }
+    if theme.is_some_and(Theme::spends_everything) {
+        wanted.reserve = Some(0);
+    }
     if edge == Edge::ShortLead {
         wanted.lead = Some(wanted.window / 6);
     }
@@ -122,18 +192,30 @@ pub fn rules(scale: Scale, edge: Edge, dice: &mut fastrand::Rng) -> Rules {
 }
 
 /// A random world.
-pub fn random(scale: Scale, mix: Mix, edge: Edge, dice: &mut fastrand::Rng) -> Setting {
+pub fn random(
+    scale: Scale,
+    mix: Mix,
+    edge: Edge,
+    theme: Option<Theme>,
+    dice: &mut fastrand::Rng,
+) -> Setting {
     let store = match dice.u8(0..16) {
         0 => Store::Memory,
         1..9 => Store::File,
         _ => Store::Remote,
     };
+    // A theme is about what a record carries from one process to the next.
+    let store = match store {
+        Store::Memory if theme.is_some() => Store::File,
+        store => store,
+    };
     let nodes = match store {
         Store::Memory => 1,
+        _ if theme == Some(Theme::Creeping) => 1,
         Store::File => dice.usize(1..7),
         Store::Remote => dice.usize(2..9),
     };
-    let rules = rules(scale, edge, dice);
+    let rules = rules(scale, edge, theme, dice);
     let longest = nanos(rules.timeout) / 3;
     Setting {
         store,
@@ -145,6 +227,7 @@ pub fn random(scale: Scale, mix: Mix, edge: Edge, dice: &mut fastrand::Rng) -> S
         },
         mix,
         edge,
+        theme,
         latency: dice.u64(longest / 100..longest),
         rules,
     }

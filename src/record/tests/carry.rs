@@ -93,6 +93,30 @@ fn starts_under_two_identities_in_turn_take_the_skew_once() {
 }
 
 #[test]
+fn machines_whose_wall_clocks_disagree_take_the_skew_once_however_often_they_write_in_turn() {
+    let rules = rules();
+    let mut record = written();
+    for turn in 0..56 {
+        let second = 220 + 10 * turn;
+        let (machine, boot, wall) = match turn % 3 {
+            0 => ("one", 86_400, 14),
+            1 => ("another", 7_000, -6),
+            _ => ("here", 0, 0),
+        };
+        let now = moment(second, boot, wall);
+        record = started(&record, &id(machine), now, &rules);
+        // The skew is taken off once, and no more than by what the reader's clock is off.
+        let left = 3600 - second - 30;
+        assert!(
+            (left - 14..=left + 6).contains(&token_left(&record, now)),
+            "turn {turn}"
+        );
+        let due = record.token.as_ref().unwrap().refresh_at.left(now);
+        assert!(due.as_secs() >= 1620 - second - 30 - 14, "turn {turn}");
+    }
+}
+
+#[test]
 fn a_claim_that_starts_in_turn_renew_runs_out_all_the_same() {
     let (mut record, _) = begin(&written(), 500);
     record.written = writer(500);

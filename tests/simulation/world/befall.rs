@@ -10,7 +10,7 @@ use crate::clocks::{DAY, HOUR, MILLI, Nanos, SECOND, nanos};
 use crate::faults::{Boundary, Fault, Kind};
 use crate::node::Node;
 use crate::register::{Content, Unknown};
-use crate::setting::{Edge, Store};
+use crate::setting::{Edge, Store, Theme};
 
 /// So many questions are a flood.
 const FLOOD: u64 = 20;
@@ -123,6 +123,8 @@ impl World {
         for _ in 0..FLOOD {
             let node = self.dice.usize(0..self.nodes.len());
             let ask = match self.dice.u8(0..4) {
+                // Reports may take some of the slots alone.
+                _ if self.setting.theme.is_some() => Ask::Refresh,
                 0 => Ask::Refresh,
                 1 => Ask::StaleReport,
                 _ => Ask::Report,
@@ -336,8 +338,10 @@ impl World {
     pub(super) fn move_on(&mut self, node: usize) {
         let skew = self.setting.skew();
         let far = [HOUR, DAY, 2 * DAY][node % 3];
+        let creeping = self.setting.theme == Some(Theme::Creeping);
         let Node { shift, moves, .. } = &mut self.nodes[node];
         *shift = match (*moves % 5, *shift) {
+            (_, shift) if creeping => shift + self.dice.u64(skew / 2..skew * 19 / 20),
             (0, shift) if shift < 10 * skew => shift + self.dice.u64(0..skew * 9 / 10 + 1),
             (_, 0) => far,
             _ => 0,

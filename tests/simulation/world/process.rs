@@ -12,7 +12,7 @@ use crate::clocks::{MILLI, Nanos, SECOND, nanos};
 use crate::faults::Boundary;
 use crate::node::{Life, Open, Vended, Write};
 use crate::register::{Register, down};
-use crate::setting::{Edge, Store};
+use crate::setting::{Edge, Store, Theme};
 use crate::upstream::index_of;
 
 /// How long the driver waits for its register.
@@ -38,7 +38,15 @@ impl World {
         self.give_keys(node);
         if self.nodes[node].moves > 0 && self.now >= self.quiet_until {
             self.nodes[node].moves -= 1;
-            let dooms = [Boundary::Loading, Boundary::StoreSent, Boundary::StoreDone];
+            let dooms = match self.setting.theme {
+                // A write by each of them, for a clock that is further ahead by more is seen.
+                Some(Theme::Creeping) => [
+                    Boundary::Counted,
+                    Boundary::SettleDone,
+                    Boundary::SettleDone,
+                ],
+                _ => [Boundary::Loading, Boundary::StoreSent, Boundary::StoreDone],
+            };
             self.nodes[node].doom = Some(dooms[self.dice.usize(0..dooms.len())]);
         } else if self.nodes[node].loops > 0 && self.now >= self.quiet_until {
             self.nodes[node].loops -= 1;
@@ -65,7 +73,9 @@ impl World {
             self.move_on(node);
         }
         let down = match self.dice.u8(0..8) {
-            0 => self.dice.u64(0..self.setting.period()),
+            0 if self.setting.theme != Some(Theme::Creeping) => {
+                self.dice.u64(0..self.setting.period())
+            }
             1..4 => self.dice.u64(0..20 * SECOND),
             _ => self.dice.u64(20 * MILLI..SECOND),
         };

@@ -15,7 +15,7 @@ use crate::faults::{Boundary, Kind};
 use crate::laws::Epoch;
 use crate::node::{Life, Write};
 use crate::register::{Unknown, down};
-use crate::setting::Edge;
+use crate::setting::{Edge, Theme};
 use crate::upstream::index_of;
 
 /// A write on its way.
@@ -357,7 +357,11 @@ impl World {
         let (timeout, in_flight) = (nanos(rules.timeout), nanos(rules.budget.in_flight));
         let rule = Delivery::of(rules.timeout, rules.budget.in_flight, send_by, sent_at.boot);
         let stands_still = self.dice.u8(0..4) == 0;
-        let free_after = self.dice.u64(0..3 * in_flight);
+        let cut_for = match self.setting.theme {
+            Some(Theme::Retransmitted) => 20,
+            _ => 3,
+        };
+        let free_after = self.dice.u64(0..cut_for * in_flight);
         let first_repetition = self.dice.u64(0..timeout / 4);
         let kept = first_repetition + nanos(rule.user_timeout);
         let forgotten_after = match (rule.resets, stands_still) {
