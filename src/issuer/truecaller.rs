@@ -86,6 +86,7 @@ impl Truecaller {
     /// Reads the certificate roots, if the issuer is asked over TLS. Fails where the system has none
     /// to trust.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, rustls::Error> {
+        trust::install_provider();
         let tls = match settings.mint_url.scheme() {
             // A bare container, without roots, can have a sandbox too.
             "http" => None,

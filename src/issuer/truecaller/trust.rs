@@ -44,9 +44,14 @@ impl Trust {
     }
 }
 
-fn read() -> Result<ClientConfig, rustls::Error> {
-    // Whoever installed a provider first, it is the same one.
+/// A client without TLS wants a provider too.
+pub(super) fn install_provider() {
+    // Whoever installed one first, it is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn read() -> Result<ClientConfig, rustls::Error> {
+    install_provider();
     let mut config = ClientConfig::with_platform_verifier()?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
