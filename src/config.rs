@@ -13,7 +13,7 @@ mod value;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use effective::{Effective, Shown};
@@ -76,6 +76,16 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// What may be as it is but should not.
     pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The file that the audit's lines go to, if they have one of their own.
+    pub fn audit_file(&self) -> Option<&Path> {
+        match &self.audit {
+            audit::Settings::File(file) => Some(file),
+            audit::Settings::Off | audit::Settings::Log => None,
+        }
+    }
 }
 
 /// Where the record lives.

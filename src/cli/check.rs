@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 
 use super::{Console, Exit, Form, with_causes};
 use crate::app;
-use crate::caller::audit;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Register, Sources};
 use crate::issuer::truecaller::missing_roots;
@@ -91,10 +90,7 @@ fn obstacles(config: &Config) -> Vec<String> {
 
 /// Why the audit's file cannot be written, if it cannot.
 fn audit(config: &Config) -> Option<String> {
-    let audit::Settings::File(file) = &config.audit else {
-        return None;
-    };
-    let error = could_open(file).err()?;
+    let error = could_open(config.audit_file()?).err()?;
     Some(with_causes(&app::BindError::Audit(error)))
 }
 

@@ -290,7 +290,8 @@ fn the_example_settings_are_good() {
         let file = folder.path().join("bearerd.toml");
         let text = example
             .replace("/etc/bearerd/keys", &here)
-            .replace("/etc/bearerd/tls", &here);
+            .replace("/etc/bearerd/tls", &here)
+            .replace("/run/bearerd", &here);
         fs::write(&file, text).unwrap();
         let file = file.display().to_string();
         let said = run(&["check", "--config", &file, "--state-folder", &here], &[]);

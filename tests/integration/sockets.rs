@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use rustix::process::geteuid;
 
-use crate::harness::{Daemon, Scale, World, cannot_run_here};
+use crate::harness::{Daemon, PATIENCE, Scale, World, cannot_run_here};
 
 /// A user and a group that nobody is.
 const STRANGER: u32 = 54321;
@@ -169,16 +169,18 @@ async fn sockets_of_a_killed_daemon_are_replaced_and_those_of_a_live_one_are_not
         assert!(said(&second).contains(&expected), "{}", said(&second));
     }
     assert_eq!(daemon.token().await.status, 200, "it noticed nothing");
-    let inodes = || {
-        sockets
-            .each_ref()
-            .map(|it| std::fs::metadata(it).unwrap().ino())
+    // The number of a file that was removed may be the next one's.
+    let files = || {
+        sockets.each_ref().map(|it| {
+            let found = std::fs::metadata(it).unwrap();
+            (found.ino(), found.created().unwrap())
+        })
     };
-    let before = inodes();
+    let before = files();
     daemon.kill();
-    assert_eq!(inodes(), before, "a killed daemon leaves its sockets");
+    assert_eq!(files(), before, "a killed daemon leaves its sockets");
     let daemon = start(&world, &[listen]).await;
-    for (before, after) in before.into_iter().zip(inodes()) {
+    for (before, after) in before.into_iter().zip(files()) {
         assert_ne!(before, after);
     }
     assert!(ask(&sockets[2], &["status"]).status.success());
@@ -264,4 +266,111 @@ async fn a_user_without_rights_is_told_what_stands_in_the_way() {
     );
     assert!(!own.exists());
     world.finish();
+}
+
+/// Something that happens to a socket's path, and whether the daemon has to wait until it is free.
+type Happening = (&'static str, fn(&Path), bool);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_is_lost_is_had_again_and_readiness_says_so_meanwhile() {
+    let world = World::new(Scale::still()).await;
+    let settings = world.toml(&world.state(), "state");
+    let folder = world.path("run");
+    std::fs::create_dir(&folder).unwrap();
+    let was = world.path("state.sock");
+    let path = folder.join("http.sock");
+    let settings = settings.replace(was.to_str().unwrap(), path.to_str().unwrap());
+    let daemon = Daemon::start(&world.write("state.toml", &settings), &world.captured).await;
+    daemon.first_token().await;
+    let happenings: [Happening; 3] = [
+        ("removed", |path| std::fs::remove_file(path).unwrap(), false),
+        (
+            "swept away with its folder",
+            |path| {
+                std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::create_dir(path.parent().unwrap()).unwrap();
+            },
+            false,
+        ),
+        (
+            "taken by a file",
+            |path| {
+                std::fs::remove_file(path).unwrap();
+                std::fs::write(path, "precious").unwrap();
+            },
+            true,
+        ),
+    ];
+    for (what, happens, lost) in happenings {
+        happens(&path);
+        if lost {
+            lost_until(&daemon, &path, || std::fs::remove_file(&path).unwrap()).await;
+        }
+        found(&daemon, &path, what).await;
+    }
+    // Another process has the name, and is frozen there.
+    let other = world.start_beside("other").await;
+    std::fs::rename(&other.socket, &path).unwrap();
+    let theirs = std::fs::metadata(&path).unwrap().ino();
+    other.signal(rustix::process::Signal::STOP);
+    lost_until(&daemon, &path, || {
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), theirs);
+        other.kill();
+    })
+    .await;
+    found(&daemon, &path, "taken by a process").await;
+    assert!(
+        world
+            .captured
+            .says("the socket's path does not lead here any more")
+    );
+    assert!(daemon.stop().await.success());
+    assert!(!path.exists());
+    world.finish();
+}
+
+/// Nobody finds the socket, and whoever asks is told, until this is done.
+async fn lost_until(daemon: &Daemon, path: &Path, done: impl FnOnce()) {
+    let address = format!("unix:{}", path.display());
+    daemon.until_metric("bearerd_sockets_lost", 1.0).await;
+    let ready = daemon.ask_admin("/readyz?verbose").await;
+    assert_eq!(ready.status, 503, "{}", ready.text);
+    assert!(
+        ready
+            .text
+            .contains(&format!("sockets: not found: {address}")),
+        "{}",
+        ready.text
+    );
+    assert_eq!(
+        daemon.status().await["sockets_lost"],
+        serde_json::json!([address])
+    );
+    done();
+    daemon.until_metric("bearerd_sockets_lost", 0.0).await;
+    assert_eq!(daemon.ask_admin("/readyz").await.status, 200);
+}
+
+/// A caller gets the token through the socket, as soon as there is one.
+async fn found(daemon: &Daemon, path: &Path, what: &str) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let asked = reqwest::Client::builder()
+            .unix_socket(path)
+            .no_proxy()
+            .build()
+            .unwrap();
+        let asked = asked
+            .get("http://localhost/v1/token")
+            .header("x-bearerd-request", "true");
+        match asked.send().await {
+            Ok(answer) if answer.status() == 200 => return,
+            _ => assert!(
+                tokio::time::Instant::now() < deadline,
+                "{what}: it is not found"
+            ),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(daemon.token().await.status, 200);
+    }
 }
