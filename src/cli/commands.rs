@@ -83,7 +83,7 @@ Example:
     },
     /// Find everything that is wrong with the settings, and show those in force
     #[command(after_help = "\
-Run it as the user that runs bearerd: it makes the state folder if it is missing, and tries whether it can write there.
+Run it as the user that runs bearerd: it tries whether that user can write the state folder, and leaves nothing behind.
 Settings in force go to stdout, problems and warnings to stderr. Secrets are never shown.
 
 Examples:

@@ -113,7 +113,7 @@ fn with_desk(
     console: &mut Console<'_>,
     work: impl FnOnce(&Desk, &mut Console<'_>) -> Result<(), (Exit, String)>,
 ) -> Exit {
-    let desk = match register::open(sources, console) {
+    let desk = match register::existing(sources, console) {
         Ok(desk) => desk,
         Err(exit) => return exit,
     };

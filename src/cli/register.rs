@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::{Console, Exit};
 use crate::clock::{Clock as _, Stamp, SystemClock};
 use crate::config::{self, Config, Register, Sources};
-use crate::record::file::FileRegister;
+use crate::record::file::{FileRegister, OpenError};
 use crate::record::{self, FORMAT, Reader, Record, Register as _, Swapped, Writer};
 
 /// So many times a swap is tried again when a daemon wrote in between.
@@ -22,8 +23,21 @@ pub(super) struct Desk {
     pub(super) clock: SystemClock,
 }
 
-/// Reads the settings and opens their register, or says why that cannot be.
+/// Reads the settings and opens their register, whose folder is made where it is missing, or says why that cannot be.
 pub(super) fn open(sources: &Sources, console: &mut Console<'_>) -> Result<Desk, Exit> {
+    open_with(sources, console, FileRegister::open)
+}
+
+/// The same for a record that is there already: nothing is made.
+pub(super) fn existing(sources: &Sources, console: &mut Console<'_>) -> Result<Desk, Exit> {
+    open_with(sources, console, FileRegister::inspect)
+}
+
+fn open_with(
+    sources: &Sources,
+    console: &mut Console<'_>,
+    open: fn(&Path) -> Result<FileRegister, OpenError>,
+) -> Result<Desk, Exit> {
     let config = match config::read(sources) {
         Ok(reading) => reading.config,
         Err(problems) => return Err(console.tell_problems(&problems, sources)),
@@ -36,7 +50,7 @@ pub(super) fn open(sources: &Sources, console: &mut Console<'_>) -> Result<Desk,
             "record.register: with \"memory\" there is no record on the disk; set it to \"file\"";
         return Err(console.end(Exit::BadSettings, why));
     };
-    match FileRegister::open(folder) {
+    match open(folder) {
         Ok(register) => Ok(Desk {
             config,
             register,

@@ -211,6 +211,7 @@ pub const KEYS: &[Key] = &[
     key("record.register", Choice(&["file", "memory"]), Value("file"), "where the record of token and budget is kept"),
     key("record.absent", Choice(&["new", "wait"]), Value("new"), "without a record: make up to three requests at once, or wait a full period"),
     key("record.file.folder", Text("the path of a folder"), Value("/var/lib/bearerd"), "the state folder"),
+    key("record.file.strict_permissions", Flag, Value("false"), "a state folder that others may write to is an error, not a warning"),
     key("http.listen", ADDRESSES, Value("127.0.0.1:7290"), "where callers get the token"),
     key("http.hosts", HOSTS, Value(""), "names besides the local ones that callers may put into Host"),
     key("http.socket_mode", MODE, Value("0600"), "the mode of the HTTP Unix sockets: who may write may connect"),

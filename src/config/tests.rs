@@ -24,7 +24,7 @@ impl Desk {
             folder: tempfile::tempdir().unwrap(),
         };
         for name in ["id", "key", "id2", "key2"] {
-            desk.write(name, SECRET, 0o600);
+            desk.write(name, &format!("{SECRET}-{name}"), 0o600);
         }
         desk
     }
@@ -478,8 +478,8 @@ fn key_files_are_judged_one_by_one() {
     let expected = [
         "upstream.keys.0.key_id_file: DIR/none cannot be read",
         "upstream.keys.0.api_key_file: DIR/nothing cannot be read",
-        "upstream.keys.1.key_id_file: DIR/empty must hold one line",
-        "upstream.keys.1.api_key_file: DIR/two must hold one line",
+        "upstream.keys.1.key_id_file: DIR/empty is empty; write only the key into it",
+        "upstream.keys.1.api_key_file: DIR/two holds more than one line; write only the key into it",
         "upstream.keys.2.key_id_file: not a path (it is not shown",
         "upstream.keys.2.api_key_file: it is missing",
     ];
@@ -524,7 +524,7 @@ fn with_one_pair_there_the_others_may_come_later() {
     let [id, key] = &reading.config.warnings[..] else {
         panic!("{:?}", reading.config.warnings);
     };
-    let (none, empty) = ("none cannot be read", "empty must hold one line");
+    let (none, empty) = ("none cannot be read", "empty is empty");
     assert!(id.starts_with("upstream.keys.0.key_id_file: ") && id.contains(none));
     assert!(key.starts_with("upstream.keys.0.api_key_file: ") && key.contains(empty));
     assert!(key.ends_with("its pair is left out until both of its files hold a key"));
@@ -635,6 +635,93 @@ fn key_files_that_others_can_read_warn_or_fail() {
         problems.len() == 1 && problems[0].starts_with("upstream.keys.0.api_key_file: "),
         "{problems:?}"
     );
+}
+
+#[test]
+fn key_files_that_the_own_group_can_read_are_what_kubernetes_makes() {
+    let desk = Desk::new();
+    desk.write("key", SECRET, 0o440);
+    assert_eq!(desk.read(&desk.text("")).unwrap().config.warnings, [""; 0]);
+}
+
+#[test]
+fn pairs_that_look_like_a_mistake_are_warned_of() {
+    let desk = Desk::new();
+    let folder = desk.folder.path().display();
+    let text = format!(
+        "upstream.account = \"acct-1\"\n\
+         upstream.keys = [{{ key_id_file = \"{folder}/id\", api_key_file = \"{folder}/key\" }},\
+         {{ key_id_file = \"{folder}/id2\", api_key_file = \"{folder}/key2\" }}]\n"
+    );
+    let warnings = || desk.read(&text).unwrap().config.warnings;
+    assert_eq!(warnings(), [""; 0]);
+    desk.write("id2", &format!("{SECRET}-id"), 0o600);
+    desk.write("key2", &format!("{SECRET}-key"), 0o600);
+    let told = warnings();
+    assert!(
+        told.len() == 1
+            && told[0].starts_with("upstream.keys.1: it is the same pair as upstream.keys.0"),
+        "{told:?}"
+    );
+    desk.write("id2", "API_KEY='planted'", 0o600);
+    desk.write("key", &format!("{SECRET}-id"), 0o600);
+    let told = warnings();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (line, begin) in told.iter().zip([
+        "upstream.keys.0: both of its files hold the same",
+        "upstream.keys.1: one of its files begins or ends with a quotation mark",
+        "upstream.keys.1: one of its files holds a `=`",
+    ]) {
+        assert!(
+            line.starts_with(begin) && !line.contains("planted"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_state_folder_that_others_may_write_to_warns_or_fails() {
+    let desk = Desk::new();
+    let state = desk.folder.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let with = |more: &str| {
+        desk.text(&format!(
+            "record.file.folder = \"{}\"\n{more}",
+            state.display()
+        ))
+    };
+    for (mode, is_told) in [
+        (0o700, false),
+        (0o755, false),
+        (0o777, true),
+        (0o2777, false),
+        (0o1777, false),
+        (0o2770, false),
+        // Its group is ours.
+        (0o770, false),
+    ] {
+        fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = desk.read(&with("")).unwrap().config.warnings;
+        assert_eq!(
+            warnings.len(),
+            usize::from(is_told),
+            "{mode:o}: {warnings:?}"
+        );
+        let strict = with("record.file.strict_permissions = true");
+        assert_eq!(desk.read(&strict).is_ok(), !is_told, "{mode:o}");
+        if let Some(told) = warnings.first() {
+            let expected = format!(
+                "record.file.folder: every user of this machine may write to {0} (mode 0777), and so remove the record and with it what \
+                 was spent; chmod 0700 {0}",
+                state.display()
+            );
+            assert_eq!(*told, expected);
+            assert_eq!(
+                desk.problems(&strict, &[]),
+                [expected.replace(&desk.folder.path().display().to_string(), "DIR")]
+            );
+        }
+    }
 }
 
 #[test]

@@ -85,7 +85,7 @@ class Unit(unittest.TestCase):
         settings = self.folder / "bearerd.toml"
         settings.write_text(text)
         for name in ("key_id", "api_key"):
-            (self.folder / name).write_text("a-key")
+            (self.folder / name).write_text(f"a-{name}")
             (self.folder / name).chmod(0o600)
         environment = {
             "BEARERD_UPSTREAM__KEYS__0__KEY_ID_FILE": str(self.folder / "key_id"),

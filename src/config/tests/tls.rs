@@ -124,11 +124,11 @@ fn what_may_be_as_it_is_but_should_not_is_a_warning() {
     desk.write(
         "tlskey",
         &fs::read_to_string(desk.folder.path().join("tlskey")).unwrap(),
-        0o640,
+        0o644,
     );
     let warned = desk.warned(&format!("{PAIR}http.tls = \"always\""));
     assert!(
-        warned.len() == 1 && warned[0].contains("can be read by others than its owner (mode 0640)"),
+        warned.len() == 1 && warned[0].contains("can be read by others than its owner (mode 0644)"),
         "{warned:?}"
     );
 }
