@@ -602,6 +602,7 @@ fn sockets_for_everybody_are_warned_of_unless_callers_are_named() {
     assert_eq!(warnings(&named), Vec::<String>::new());
     let named = "admin.uids = [1000]\n".to_owned() + &all("admin");
     assert_eq!(warnings(&named), Vec::<String>::new());
+    assert_eq!(warnings("admin.uids = [0]"), Vec::<String>::new());
     let beside = warnings("admin.gids = [7]");
     assert!(
         beside.len() == 1 && beside[0].contains("127.0.0.1:7292 is answered all the same"),
