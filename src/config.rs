@@ -288,6 +288,11 @@ impl Sources {
         }
     }
 
+    /// True if flags set something.
+    pub fn has_flags(&self) -> bool {
+        !self.flags.is_empty()
+    }
+
     /// True if nobody wrote settings: there is no file, and nothing in the environment.
     pub fn is_bare(&self) -> bool {
         self.environment.is_empty() && self.file().is_none()

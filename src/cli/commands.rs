@@ -106,6 +106,9 @@ Example:
     /// Show how the token, the budget and the next mint stand
     #[command(after_help = "\
 Exits with 0 if there is a live token, and with 75 if there is none or no daemon answers.
+The marks: ○ next, ◐ under way, ● minted, ∅ not sent (its slot is free again), × spent without a token, ■ spent by hand,
+▲ refresh due. The classes: routine mints are scheduled or by hand and leave the reserve; reported ones follow a caller's report of a
+refused token and leave two slots; urgent ones, with no token or nearly none, take all.
 With --watch it goes on until Ctrl-C, and then exits with 0.
 On a terminal it draws anew each second; elsewhere it prints the status once for each change.
 
@@ -150,12 +153,20 @@ Examples:
     /// For emergencies: let the keys be tried again that the issuer refused
     #[command(after_help = "\
 A daemon parks when the issuer refuses every key, and then tries rarely. New keys end that by themselves.
-This is for keys that became good again. It works on the record itself, with or without a running daemon.
-Run it as the user that runs bearerd.
+This is for keys that became good again. Run it as the user that runs bearerd: it works on the record itself, with or without a
+running daemon. Where the record is out of reach, as under systemd's DynamicUser=, it asks the daemon on the first Unix socket of
+admin.listen, which answers admin.uids, admin.gids and its own user.
 
-Example:
-  bearerd unpark --config /etc/bearerd/bearerd.toml")]
-    Unpark(OfRecord),
+Examples:
+  bearerd unpark --config /etc/bearerd/bearerd.toml
+  bearerd unpark --admin unix:/run/bearerd/admin.sock")]
+    Unpark {
+        #[command(flatten)]
+        record: OfRecord,
+        /// Ask the daemon on this admin socket, unix:/path, and leave its record alone
+        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["account", "state_folder"])]
+        admin: Option<String>,
+    },
     /// Print the name and the version
     #[command(after_help = "Example:\n  bearerd version --format json | jq -r .version")]
     Version {
@@ -197,13 +208,18 @@ pub(super) enum Ledger {
     },
     /// Take slots for mints that were made elsewhere, as of now
     #[command(after_help = "\
-A running daemon sees it within a second and keeps to it.
+A running daemon sees it within a second and keeps to it. Where the record is out of reach, as under systemd's DynamicUser=, the
+daemon is asked on the first Unix socket of admin.listen, which answers admin.uids, admin.gids and its own user.
 
-Example:
-  bearerd ledger spend 2")]
+Examples:
+  bearerd ledger spend 2
+  bearerd ledger spend 2 --admin unix:/run/bearerd/admin.sock")]
     Spend {
         #[command(flatten)]
         record: OfRecord,
+        /// Ask the daemon on this admin socket, unix:/path, and leave its record alone
+        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["account", "state_folder"])]
+        admin: Option<String>,
         /// How many
         #[arg(value_name = "COUNT")]
         count: u32,

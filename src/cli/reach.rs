@@ -36,7 +36,8 @@ impl Side {
         }
     }
 
-    fn socket(self) -> &'static str {
+    /// The usual place of its socket.
+    pub(super) fn socket(self) -> &'static str {
         match self {
             Self::Callers => "unix:/run/bearerd/http.sock",
             Self::Operators => "unix:/run/bearerd/admin.sock",
@@ -56,6 +57,13 @@ impl Side {
             );
             (Exit::BadSettings, why)
         })
+    }
+
+    /// The first Unix socket that these settings name, whatever else is wrong with them.
+    pub(super) fn socket_in(self, sources: &Sources) -> Option<Address> {
+        let listed = self.listed(sources).ok()?.into_iter();
+        let mut sockets = listed.filter(|address| matches!(address, Address::Unix(_)));
+        sockets.next()
     }
 
     /// The first address that these settings name and that speaks plain HTTP, which is all that commands speak.
