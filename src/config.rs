@@ -4,6 +4,7 @@
 //! in one run and told with its place, never with a value that could be a secret. Keys come from files only.
 
 mod effective;
+mod hints;
 mod keys;
 mod meaning;
 mod problems;

@@ -137,6 +137,15 @@ pub(super) fn generalised(path: &str) -> String {
 /// The path that somebody may have meant.
 pub(super) fn meant(path: &str) -> Option<String> {
     let general = generalised(path);
+    // A right name in a right section, with a step left out between them.
+    let (section, name) = general.split_once('.').unwrap_or(("", &general));
+    let deeper = |key: &&Key| {
+        let rest = key.path.strip_prefix(section).unwrap_or_default();
+        rest.starts_with('.') && rest.ends_with(&format!(".{name}"))
+    };
+    if let Some(key) = KEYS.iter().find(deeper).filter(|_| !section.is_empty()) {
+        return Some(key.path.to_owned());
+    }
     let depth = general.matches('.').count();
     // Sections are offered only for sections: a wrong key of a right section means another key.
     let known = KEYS.iter().flat_map(|key| {

@@ -421,6 +421,26 @@ fn each_wrong_setting_gives_one_line() {
             "upstream.window: there is no such setting; did you mean budget.window?",
         ),
         (
+            "record.folder = \"/x\"",
+            "record.folder: there is no such setting; did you mean record.file.folder?",
+        ),
+        (
+            "upstream.api_key_file = \"/x\"",
+            "upstream.api_key_file: there is no such setting; did you mean api_key_file under [[upstream.keys]]?",
+        ),
+        (
+            "keys = [{ key_id_file = \"/x\" }]",
+            "keys: there is no such setting; did you mean [[upstream.keys]]?",
+        ),
+        (
+            "callers = [{ uids = [1] }]",
+            "callers: a list; each caller is a table with its name: write [callers.NAME]",
+        ),
+        (
+            "callers.uids = [1]",
+            "callers.uids: callers have names: write it under [callers.NAME]",
+        ),
+        (
             "wholly.other = 1",
             "wholly: there is no such setting; see the table of settings",
         ),
@@ -503,6 +523,31 @@ fn key_files_are_judged_one_by_one() {
     );
     assert!(
         problems.len() == 1 && problems[0].contains("[[upstream.keys]]"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn a_second_pair_without_a_first_is_told_once() {
+    let desk = Desk::new();
+    let folder = desk.folder.path().display();
+    let [id, key] = ["id2", "key2"].map(|name| format!("{folder}/{name}"));
+    let both = [
+        ("BEARERD_UPSTREAM__KEYS__1__KEY_ID_FILE", id.as_str()),
+        ("BEARERD_UPSTREAM__KEYS__1__API_KEY_FILE", key.as_str()),
+    ];
+    let problems = desk.problems("upstream.account = \"a\"", &both);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0]
+            .starts_with("upstream.keys.0: nothing names this pair, and upstream.keys.1 is there"),
+        "{problems:?}"
+    );
+    // With the first in the file, one of the two is what is missing.
+    let problems = desk.problems(&desk.text(""), &both[..1]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("upstream.keys.1.api_key_file: it is missing"),
         "{problems:?}"
     );
 }
@@ -738,6 +783,11 @@ fn the_environment_is_named_in_its_problems() {
             "BEARERD_UPSTREAM_BASE_URL",
             "x",
             "BEARERD_UPSTREAM_BASE_URL: there is no such setting; did you mean BEARERD_UPSTREAM__BASE_URL?",
+        ),
+        (
+            "BEARERD_LOG",
+            "debug",
+            "BEARERD_LOG: there is no such setting; did you mean BEARERD_LOG__LEVEL?",
         ),
         (
             "BEARERD_BUDGET__LIMT",

@@ -80,6 +80,18 @@ pub(super) fn keys(written: &mut Written, warnings: &mut Vec<String>) -> Option<
     let mut pairs = Vec::new();
     // Up to the last one that was written: a gap has its own problem.
     for index in 0..=indexes.last().copied().unwrap_or(0) {
+        if !indexes.contains(&index) {
+            // Such as a second pair from the environment, without the file that names the first.
+            let path = format!("upstream.keys.{index}");
+            let text = format!(
+                "nothing names this pair, and upstream.keys.{} is there; pairs are counted from 0 and without a gap: name this one, too, or \
+                 count that one lower",
+                indexes.range(index..).next().unwrap_or(&index)
+            );
+            written.problem(&path, text);
+            pairs.push(None);
+            continue;
+        }
         let [id, key] = FILES.map(|file| {
             let path = format!("upstream.keys.{index}.{file}");
             key_file(written, &path, absent, warnings)
