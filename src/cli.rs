@@ -6,6 +6,7 @@ mod check;
 mod commands;
 mod demo;
 mod flags;
+mod for_daemon;
 mod init;
 mod ledger;
 mod pages;
@@ -233,14 +234,21 @@ fn obey(
             console.end(Exit::Usage, why)
         }
         Command::Demo(demo) => demo::run(&demo, console),
-        Command::Sandbox(flags) => sandbox::run(&given(flags.flags()), console),
+        Command::Sandbox(flags) => {
+            let folder = flags.write_settings.clone();
+            sandbox::run(&given(flags.flags()), folder.as_deref(), console)
+        }
         Command::Token {
             format,
+            no_newline,
             wait,
             address,
         } => token::print(
             address.as_deref(),
-            format,
+            token::Printed {
+                form: format,
+                newline: !no_newline,
+            },
             wait,
             &given(Vec::new()),
             console,

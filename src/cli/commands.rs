@@ -45,7 +45,7 @@ pub(super) enum Command {
     Demo(Demo),
     /// Run only the sandbox: a Truecaller that fits in a process, for your own tests
     #[command(
-        after_help = "Example:\n  bearerd sandbox --listen 127.0.0.1:7299 --token-lifetime 5m --limit 3"
+        after_help = "Examples:\n  bearerd sandbox --listen 127.0.0.1:7299 --token-lifetime 5m --limit 3\n  bearerd sandbox --write-settings /tmp/try   # then: bearerd serve --config /tmp/try/bearerd.toml"
     )]
     Sandbox(Sandbox),
     /// Print the live token, and never an expired one
@@ -53,13 +53,17 @@ pub(super) enum Command {
 Exits with 75, and says why on stderr, if there is no live token or no daemon answers.
 
 Examples:
-  TOKEN=$(bearerd token --format raw)
+  TOKEN=$(bearerd token --format raw)                    the shell takes the end of the line off
+  bearerd token --format raw --no-newline > token.txt
   bearerd token --format header | curl -H @- ...
   bearerd token --wait 30s --address unix:/run/bearerd/http.sock | jq .expires_at")]
     Token {
         /// How it is printed
         #[arg(long, value_enum, default_value_t = token::Form::Json)]
         format: token::Form,
+        /// Leave out the end of the line, with which each format ends otherwise
+        #[arg(long)]
+        no_newline: bool,
         /// How long to wait for a token where there is none
         #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length)]
         wait: Duration,
@@ -106,9 +110,11 @@ Example:
     /// Show how the token, the budget and the next mint stand
     #[command(after_help = "\
 Exits with 0 if there is a live token, and with 75 if there is none or no daemon answers.
-The marks: ○ next, ◐ under way, ● minted, ∅ not sent (its slot is free again), × spent without a token, ■ spent by hand,
-▲ refresh due. The classes: routine mints are scheduled or by hand and leave the reserve; reported ones follow a caller's report of a
-refused token and leave two slots; urgent ones, with no token or nearly none, take all.
+Marks: ○ next, ◐ under way, ● minted, ∅ not sent (its slot is free again), ▲ refresh due,
+× spent without a token, ■ spent by hand.
+Classes: routine mints are scheduled or by hand, and leave the reserve; reported ones follow a
+token that was reported as refused, and leave two slots; urgent ones, with no token or nearly
+none, may take all.
 With --watch it goes on until Ctrl-C, and then exits with 0.
 On a terminal it draws anew each second; elsewhere it prints the status once for each change.
 

@@ -138,6 +138,17 @@ async fn every_command_ends_with_its_exit_code() {
     daemon.first_token().await;
     let there = places(&world, &daemon);
     type_rows("live", &world, &there);
+    let token = daemon.token().await.access_token();
+    for (more, end) in [(&[][..], "\n"), (&["--no-newline"], "")] {
+        let raw = [
+            &["token", "--format", "raw", "--address", &daemon.http][..],
+            more,
+        ]
+        .concat();
+        // It is compared without being shown.
+        let printed = bearerd(&raw, &[]).output().unwrap().stdout;
+        assert!(printed == format!("{token}{end}").as_bytes(), "{more:?}");
+    }
     assert!(daemon.stop().await.success());
     type_rows("nobody", &world, &there);
     world.finish();
