@@ -70,6 +70,7 @@ const ROWS: &[Row<'_>] = &[
     ("nobody", "wait --timeout 2days", 2, "up to a day"),
     ("nobody", "wait --address unix:here", 2, "absolute path"),
     ("nobody", "status --admin nowhere", 2, "--admin: "),
+    ("nobody", "status --admin nowhere.invalid:1", 75, "the name does not resolve on this machine: mend it in --admin or admin.listen"),
     ("nobody", "status --watch --admin nowhere", 2, "--admin: "),
     ("nobody", "refresh --admin nowhere", 2, "--admin: "),
     ("nobody", "ledger", 2, "Usage"),

@@ -452,6 +452,28 @@ fn check_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_state_folder_that_others_may_write_to_is_told_by_serve_too() {
+    let desk = Desk::new();
+    fs::create_dir(desk.here("DIR/state")).unwrap();
+    fs::set_permissions(desk.here("DIR/state"), fs::Permissions::from_mode(0o777)).unwrap();
+    let strict = GOOD.replace("[record.file]", "[record.file]\nstrict_permissions = true");
+    desk.write("bearerd.toml", &strict);
+    let line =
+        "record.file.folder: every user of this machine may write to DIR/state (mode 0777), …";
+    for command in ["serve", "check", "init"] {
+        desk.refused(&desk.run(command, &[], &[]), 78, &[line]);
+    }
+    desk.write("bearerd.toml", GOOD);
+    let said = desk.run("check", &[], &[]);
+    assert_eq!(said.code, Some(0));
+    assert!(
+        said.err.contains("warning: record.file.folder: every user"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
 fn wrong_usage_is_2() {
     for arguments in [
         &["serve", "--frob"][..],
