@@ -9,6 +9,7 @@ mod log;
 mod metrics;
 mod operators;
 mod page;
+mod record;
 mod refresh;
 mod settings;
 mod status;
@@ -27,12 +28,14 @@ use crate::caller::Callers;
 use crate::caller::guard::{self, Rules};
 use crate::clock::{Clock, Stamp};
 use crate::listener::{Answer, Body, Connection, Listener, Lost, Peer, Service, serve_http};
+use crate::record::edit::Editor;
 use crate::telemetry::FilterHandle;
 use crate::vend::Vend;
 use failure::Failure;
 use log::Log;
 use operators::Operators;
 use page::Page;
+use record::Edit;
 use settings::Shown;
 
 /// What may be set.
@@ -66,6 +69,7 @@ pub struct Admin {
     log: Option<Arc<Log>>,
     shown: Option<Arc<Shown>>,
     lost: Lost,
+    editor: Option<Arc<Editor>>,
 }
 
 struct Room {
@@ -119,6 +123,7 @@ impl Admin {
             log: None,
             shown: None,
             lost: Lost::default(),
+            editor: None,
         }
     }
 
@@ -140,6 +145,13 @@ impl Admin {
     #[must_use]
     pub fn with_settings(mut self, settings: serde_json::Value) -> Self {
         self.shown = Some(Arc::new(Shown::new(settings)));
+        self
+    }
+
+    /// Lets operators change the record; without it there is no `/spend` and no `/unpark`.
+    #[must_use]
+    pub fn with_editor(mut self, editor: Editor) -> Self {
+        self.editor = Some(Arc::new(editor));
         self
     }
 
@@ -168,9 +180,12 @@ impl Service for Admin {
             self.room.callers.no_operator(connection.peer);
             return Failure::UnknownCaller.response().into();
         }
-        match (request.uri().path(), &self.log) {
-            ("/refresh", _) => self.refresh(&request, connection.peer),
-            ("/log", Some(log)) => self.log(log, request, connection.peer),
+        let peer = connection.peer;
+        match (request.uri().path(), &self.log, &self.editor) {
+            ("/refresh", ..) => self.refresh(&request, peer),
+            ("/spend", _, Some(editor)) => self.edit(Edit::Spend, editor, &request, peer),
+            ("/unpark", _, Some(editor)) => self.edit(Edit::Unpark, editor, &request, peer),
+            ("/log", Some(log), _) => self.log(log, request, peer),
             _ => self.read(&request),
         }
     }

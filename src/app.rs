@@ -24,6 +24,7 @@ use crate::lifecycle::notify::Manager;
 use crate::lifecycle::{self, Ended, Stage};
 use crate::listener::{self, Address, Bounds, Dates, Listener, Lost, Peers};
 use crate::metrics;
+use crate::record::edit::Editor;
 use crate::record::file::{FileRegister, OpenError};
 use crate::record::memory::MemoryRegister;
 use crate::record::{self, Loaded, Register, RegisterError};
@@ -167,7 +168,7 @@ impl App {
         let doors = Doors::open(&config, &clock, &registry).await?;
         let draining = stages[0].drain();
         let places = places(&config);
-        let services = Services::new(
+        let mut services = Services::new(
             &config,
             places,
             &vend,
@@ -175,6 +176,9 @@ impl App {
             registry,
             (draining, lost.clone()),
         )?;
+        if let Some(editor) = editor(&config)? {
+            services.admin = services.admin.with_editor(editor);
+        }
         Ok(Self {
             driver,
             vend,
@@ -313,6 +317,17 @@ fn keeper_settings(config: &Config, clock: &dyn Clock) -> keeper::Settings {
         boot_id: clock.boot_id(),
         short_lead: config.short_lead,
     }
+}
+
+/// What changes the record for operators, on a register of its own: the keeper notices what is written there as it notices any
+/// other process. One in memory cannot be shared.
+fn editor(config: &Config) -> Result<Option<Editor>, OpenError> {
+    if config.register == config::Register::Memory {
+        return Ok(None);
+    }
+    let register = open_register(&config.register)?;
+    let (account, rules) = (config.account.clone(), config.rules.clone());
+    Ok(Some(Editor::new(register, account, rules)))
 }
 
 /// Opens the register that the settings name.

@@ -6,6 +6,7 @@ mod check;
 mod commands;
 mod demo;
 mod flags;
+mod for_daemon;
 mod init;
 mod ledger;
 mod pages;
@@ -114,11 +115,14 @@ impl Console<'_> {
 
     /// All that is wrong with the settings, and where to begin if nobody wrote any.
     fn tell_problems(&mut self, problems: &Problems, sources: &Sources) -> Exit {
-        self.tell(&problems.to_string());
-        if sources.is_bare() {
-            self.tell(NO_SETTINGS);
-        }
-        Exit::BadSettings
+        self.end(Exit::BadSettings, &problems_told(problems, sources))
+    }
+}
+
+fn problems_told(problems: &Problems, sources: &Sources) -> String {
+    match sources.is_bare() {
+        true => format!("{problems}\n{NO_SETTINGS}"),
+        false => problems.to_string(),
     }
 }
 
@@ -230,14 +234,21 @@ fn obey(
             console.end(Exit::Usage, why)
         }
         Command::Demo(demo) => demo::run(&demo, console),
-        Command::Sandbox(flags) => sandbox::run(&given(flags.flags()), console),
+        Command::Sandbox(flags) => {
+            let folder = flags.write_settings.clone();
+            sandbox::run(&given(flags.flags()), folder.as_deref(), console)
+        }
         Command::Token {
             format,
+            no_newline,
             wait,
             address,
         } => token::print(
             address.as_deref(),
-            format,
+            token::Printed {
+                form: format,
+                newline: !no_newline,
+            },
             wait,
             &given(Vec::new()),
             console,
@@ -259,13 +270,17 @@ fn obey(
         Command::Ledger(Ledger::Show { record, format }) => {
             ledger::show(&given(record.flags()), format, console)
         }
-        Command::Ledger(Ledger::Spend { record, count }) => {
-            ledger::spend(count, &given(record.flags()), console)
-        }
+        Command::Ledger(Ledger::Spend {
+            record,
+            admin,
+            count,
+        }) => ledger::spend(count, admin.as_deref(), &given(record.flags()), console),
         Command::Ledger(Ledger::Reset { record, yes }) => {
             ledger::reset(yes, &given(record.flags()), console)
         }
-        Command::Unpark(record) => ledger::unpark(&given(record.flags()), console),
+        Command::Unpark { record, admin } => {
+            ledger::unpark(admin.as_deref(), &given(record.flags()), console)
+        }
         Command::Version { format } => pages::version(format, console),
         Command::Completions { shell } => pages::completions(shell, console),
         Command::Man => pages::man(console),

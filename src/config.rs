@@ -4,6 +4,7 @@
 //! in one run and told with its place, never with a value that could be a secret. Keys come from files only.
 
 mod effective;
+mod hints;
 mod keys;
 mod meaning;
 mod problems;
@@ -296,6 +297,11 @@ impl Sources {
             flags,
             ..Self::default()
         }
+    }
+
+    /// True if flags set something.
+    pub fn has_flags(&self) -> bool {
+        !self.flags.is_empty()
     }
 
     /// True if nobody wrote settings: there is no file, and nothing in the environment.

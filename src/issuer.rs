@@ -1,22 +1,18 @@
 //! Who mints: one request, one answer, and what that answer means for the budget.
 
 mod delivery;
+mod key_files;
 pub mod truecaller;
 
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use crate::clock::Stamp;
 use crate::token::Secret;
 pub use delivery::Delivery;
+pub use key_files::{KeyError, KeyFiles, Look, NotAKey};
 
 /// What an attempt to mint came to, told by what the issuer may have counted.
 #[derive(Debug)]
@@ -125,123 +121,39 @@ impl Keys {
     }
 }
 
-/// Where the keys are kept. They are read anew whenever somebody asks, so that they can be replaced at any time. A pair is there
-/// while both of its files hold a line; the others may come later.
-#[derive(Clone, Debug)]
-pub struct KeyFiles {
-    /// For each key the file of its id and the file of the key itself.
-    pub pairs: Vec<(PathBuf, PathBuf)>,
-}
-
-/// Why a key could not be read. It never shows what a file holds.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The file cannot be read.
-    #[error("{} cannot be read ({why})", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
-    /// The file holds nothing, or what cannot be a key.
-    #[error("{} must hold one line of visible ASCII characters", path.display())]
-    NotAKey {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// There are no pairs.
-    #[error("no key is configured")]
-    None,
-}
-
-impl KeyFiles {
-    /// Reads all of them, once.
-    pub fn look(&self) -> Look {
-        let pair = |(id, key): &(PathBuf, PathBuf)| {
-            Ok(Key {
-                key_id: read_secret(id)?,
-                api_key: read_secret(key)?,
-            })
-        };
-        Look(self.pairs.iter().map(pair).collect())
-    }
-
-    /// The pairs that are there.
-    ///
-    /// # Errors
-    /// Why the first one is not, if none is.
-    pub fn read(&self) -> Result<Keys, KeyError> {
-        self.look().into_keys()
+impl Key {
+    /// What looks like a slip of the pen in this pair, though it may be a key.
+    pub fn oddities(&self) -> Vec<&'static str> {
+        let halves = [&self.key_id, &self.api_key];
+        let any = |is_odd: fn(&str) -> bool| halves.iter().any(|it| is_odd(it.expose()));
+        let odd = [
+            (
+                any(is_quoted),
+                "one of its files begins or ends with a quotation mark; if the key has none, remove it",
+            ),
+            // What base64 ends with is no sign of an assignment.
+            (
+                any(|text| text.trim_end_matches('=').contains('=')),
+                "one of its files holds a `=`, as in NAME=value; if that is not a part of the key, write only the value",
+            ),
+            (
+                self.key_id == self.api_key,
+                "both of its files hold the same; one is the key's id, and the other is the key itself",
+            ),
+        ];
+        let odd = odd.into_iter().filter(|(is_so, _)| *is_so);
+        odd.map(|(_, what)| what).collect()
     }
 }
 
-/// What the files held, pair by pair, in the order of the settings.
-#[derive(Debug)]
-pub struct Look(Vec<Result<Key, KeyError>>);
-
-impl Look {
-    /// The pairs that are there; why the first one is not, if none is.
-    pub fn into_keys(self) -> Result<Keys, KeyError> {
-        let (mut there, mut why) = (Vec::new(), None);
-        for pair in self.0 {
-            match pair {
-                Ok(key) => there.push(key),
-                Err(error) => why = why.or(Some(error)),
-            }
-        }
-        Keys::new(there).ok_or(why.unwrap_or(KeyError::None))
-    }
-
-    /// For each pair whether it is there.
-    pub fn complete(&self) -> Vec<bool> {
-        self.0.iter().map(Result::is_ok).collect()
-    }
-}
-
-/// The longest line that may be a key.
-const MOST_BYTES: u64 = 4096;
-
-/// One line of visible ASCII; the line's end is not a part of it. A pipe or a device is not waited for.
-fn read_secret(path: &Path) -> Result<Secret, KeyError> {
-    let unreadable = |why| KeyError::Unreadable {
-        path: path.to_owned(),
-        why,
-    };
-    let not_a_key = || KeyError::NotAKey {
-        path: path.to_owned(),
-    };
-    #[expect(
-        clippy::cast_possible_wrap,
-        reason = "the flag is a small positive number"
-    )]
-    let no_wait = OFlags::NONBLOCK.bits() as i32;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(no_wait)
-        .open(path)
-        .map_err(unreadable)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err(unreadable(io::Error::other("it is not a regular file")));
-    }
-    let mut text = Zeroizing::new(Vec::with_capacity(MOST_BYTES as usize + 3));
-    file.take(MOST_BYTES + 2)
-        .read_to_end(&mut text)
-        .map_err(unreadable)?;
-    let line = std::str::from_utf8(&text)
-        .map_err(|_| not_a_key())?
-        .trim_end_matches(['\r', '\n']);
-    let fits = (1..=MOST_BYTES as usize).contains(&line.len());
-    if !fits || !line.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(not_a_key());
-    }
-    Ok(Secret::new(line.to_owned()))
+fn is_quoted(text: &str) -> bool {
+    let mark = |c: char| matches!(c, '"' | '\'' | '`');
+    text.starts_with(mark) || text.ends_with(mark)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn key(id: &str, key: &str) -> Key {
         Key {
@@ -269,83 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn key_files_are_read_without_their_line_end_and_never_shown() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            fs::write(&path, text).unwrap();
-            path
-        };
-        let files = KeyFiles {
-            pairs: vec![(write("id", "the-id\r\n"), write("key", "the-key\n"))],
-        };
-        assert_eq!(files.read().unwrap().pick(0), &key("the-id", "the-key"));
-
-        for bad in ["", "\n", "two\nlines\n", "sp ace", "nul\0"] {
-            let files = KeyFiles {
-                pairs: vec![(write("id", "the-id"), write("key", bad))],
-            };
-            let error = files.read().unwrap_err().to_string();
-            assert!(
-                error.contains("one line of visible ASCII") && !error.contains("space"),
-                "{error}"
-            );
-        }
-        let missing = KeyFiles {
-            pairs: vec![(folder.path().join("none"), folder.path().join("none"))],
-        };
-        assert!(
-            missing
-                .read()
-                .unwrap_err()
-                .to_string()
-                .contains("cannot be read")
-        );
-    }
-
-    #[test]
-    fn a_pair_that_is_not_there_yet_leaves_the_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            fs::write(&path, text).unwrap();
-            path
-        };
-        let absent = folder.path().join("absent");
-        let half = write("half", "");
-        let (id, other) = (write("id", "the-id"), write("other", "the-key"));
-        let files = KeyFiles {
-            pairs: vec![
-                (absent.clone(), absent.clone()),
-                (id.clone(), other.clone()),
-                (id.clone(), half),
-            ],
-        };
-        let look = files.look();
-        assert_eq!(look.complete(), [false, true, false]);
-        let keys = look.into_keys().unwrap();
-        assert_eq!(keys, Keys::new(vec![key("the-id", "the-key")]).unwrap());
-        let none = KeyFiles {
-            pairs: vec![(absent.clone(), id)],
-        };
-        let told = none.read().unwrap_err().to_string();
-        assert!(told.contains("absent cannot be read"), "{told}");
-    }
-
-    #[test]
-    fn a_pipe_or_a_device_in_the_place_of_a_key_is_refused_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("pipe");
-        let made = std::process::Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap();
-        assert!(made.success());
-        for path in [pipe, PathBuf::from("/dev/zero"), folder.path().to_owned()] {
-            let files = KeyFiles {
-                pairs: vec![(path.clone(), path)],
-            };
-            assert!(matches!(files.read(), Err(KeyError::Unreadable { .. })));
-        }
+    fn what_looks_like_a_slip_of_the_pen_is_told() {
+        let odd = |id: &str, text: &str| key(id, text).oddities().join(" ");
+        assert_eq!(odd("id", "key=="), "");
+        assert_eq!(odd("an-id", "it's-a-key"), "");
+        assert!(odd("id", "\"key\"").contains("quotation mark"));
+        assert!(odd("'id", "key").contains("quotation mark"));
+        assert!(odd("KEY_ID=id", "key").contains("NAME=value"));
+        assert!(odd("same", "same").contains("both of its files hold the same"));
+        assert_eq!(key("'a=b'", "'a=b'").oddities().len(), 3);
     }
 }

@@ -7,6 +7,7 @@
 mod attempt;
 mod carry;
 mod codec;
+pub mod edit;
 pub mod file;
 pub mod memory;
 mod operator;

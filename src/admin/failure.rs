@@ -16,6 +16,14 @@ pub(super) enum Failure {
     NotLocal,
     /// It came through a Unix socket, from a user and a group that the settings do not name.
     UnknownCaller,
+    /// It changes the record, and does not come from somebody who may.
+    SocketOnly,
+    /// There are not so many slots.
+    BadCount { limit: u32 },
+    /// The record was not changed.
+    Register(Cow<'static, str>),
+    /// Nobody knows whether the record was changed.
+    Unconfirmed(Cow<'static, str>),
     /// The rules of the door turned it away.
     Refused(Refusal),
     /// No mint now.
@@ -42,6 +50,10 @@ impl Failure {
             Self::WrongMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "The method is not allowed here"),
             Self::NotLocal => (StatusCode::FORBIDDEN, "not_local", "The caller is not allowed here"),
             Self::UnknownCaller => (StatusCode::FORBIDDEN, "unknown_caller", "The caller is not allowed here"),
+            Self::SocketOnly => (StatusCode::FORBIDDEN, "socket_only", "The caller is not allowed here"),
+            Self::BadCount { .. } => (StatusCode::BAD_REQUEST, "bad_count", "The count is not understood"),
+            Self::Register(_) => (StatusCode::SERVICE_UNAVAILABLE, "register", "The record was not changed"),
+            Self::Unconfirmed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "unconfirmed", "The record may have been changed"),
             Self::Refused(refusal) => match refusal {
                 Refusal::NoHost | Refusal::Target | Refusal::Framing => (StatusCode::BAD_REQUEST, refusal.word(), "The request is malformed"),
                 Refusal::Unmarked | Refusal::Forwarded | Refusal::Browser | Refusal::ForeignHost =>
@@ -64,13 +76,18 @@ impl Failure {
         let (status, word, title) = self.row();
         let detail = match self {
             Self::NotFound => {
-                "the paths are /, /livez, /readyz, /startupz, /metrics, /status, /settings, /log and /refresh, exactly as written".into()
+                "the paths are /, /livez, /readyz, /startupz, /metrics, /status, /settings, /log, /refresh, /spend and /unpark, exactly as written".into()
             }
             Self::WrongMethod { allow } => format!("use {allow}").into(),
             Self::NotLocal => "ask from the machine, or the pod, that bearerd runs on".into(),
             Self::UnknownCaller => {
                 "neither the process's user nor the group that it runs with is in admin.uids or admin.gids".into()
             }
+            Self::SocketOnly => {
+                "ask on an admin Unix socket, as the user that runs bearerd or as one of admin.uids or admin.gids".into()
+            }
+            Self::BadCount { limit } => format!("ask for /spend?count=N with N from 1 to {limit}, which is budget.limit").into(),
+            Self::Register(detail) | Self::Unconfirmed(detail) => detail.clone(),
             Self::Refused(Refusal::ForeignHost) => {
                 "the Host header names another host: use localhost or a loopback address, or name the host in admin.hosts".into()
             }
@@ -130,6 +147,10 @@ mod tests {
             Failure::WrongMethod { allow: "GET, HEAD" },
             Failure::NotLocal,
             Failure::UnknownCaller,
+            Failure::SocketOnly,
+            Failure::BadCount { limit: 10 },
+            Failure::Register("what the system said".into()),
+            Failure::Unconfirmed("what the system said".into()),
             Failure::NotNow {
                 waiting_for: "pace",
                 until: Some(jiff::Timestamp::from_second(1_800_000_000).unwrap()),

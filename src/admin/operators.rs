@@ -26,6 +26,17 @@ impl Operators {
         }
     }
 
+    /// True if this peer may change the record: on a Unix socket, as somebody whom the settings name or as our own user.
+    pub(super) fn may_edit(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Loopback(_) | Peer::Other(_) => false,
+            Peer::Unix(owner) => {
+                let us = rustix::process::geteuid().as_raw();
+                owner.user() == Some(us) || self.name(owner)
+            }
+        }
+    }
+
     fn name(&self, owner: Owner) -> bool {
         owner.user().is_some_and(|uid| self.uids.contains(&uid))
             || owner.group().is_some_and(|gid| self.gids.contains(&gid))
@@ -43,6 +54,35 @@ mod tests {
             ..Settings::default()
         };
         Operators::new(&settings).include(peer)
+    }
+
+    #[test]
+    fn the_record_is_changed_by_our_own_user_and_those_who_are_named() {
+        let operators = |uids: &[u32], gids: &[u32]| {
+            Operators::new(&Settings {
+                uids: uids.to_vec(),
+                gids: gids.to_vec(),
+                ..Settings::default()
+            })
+        };
+        let us = rustix::process::geteuid().as_raw();
+        let peer = |uid, gid| Peer::Unix(Owner { uid, gid });
+        assert!(operators(&[], &[]).may_edit(peer(us, 7)));
+        let other = us + 1000;
+        assert!(
+            !operators(&[], &[]).may_edit(peer(other, 7)),
+            "whoever may connect may not"
+        );
+        assert!(operators(&[other], &[]).may_edit(peer(other, 7)));
+        assert!(operators(&[], &[7]).may_edit(peer(other, 7)));
+        assert!(!operators(&[], &[8]).may_edit(peer(other, 7)));
+        let unmapped = peer(u32::MAX, u32::MAX);
+        assert!(!operators(&[u32::MAX], &[u32::MAX]).may_edit(unmapped));
+        for port in ["127.0.0.1:1", "10.1.2.3:1"] {
+            let address = port.parse().unwrap();
+            assert!(!operators(&[us], &[]).may_edit(Peer::Loopback(address)));
+            assert!(!operators(&[us], &[]).may_edit(Peer::Other(address)));
+        }
     }
 
     #[test]

@@ -114,11 +114,25 @@ fn state(config: &Config) -> Found {
     let Register::File { folder } = &config.register else {
         return Found::Fine("the record is kept in memory only".into());
     };
-    match FileRegister::open(folder) {
+    match FileRegister::inspect(folder) {
         // It is read here rather than loaded, since a load moves a torn record aside.
-        Ok(register) => record(register.path(), &config.account),
+        Ok(register) => match record(register.path(), &config.account) {
+            Found::Fine(word) => another_user(&register).unwrap_or(Found::Fine(word)),
+            found => found,
+        },
         Err(error) => Found::Wrong(format!("record.file.folder: {error}")),
     }
+}
+
+/// What one user may read and write says nothing about another.
+fn another_user(register: &FileRegister) -> Option<Found> {
+    let us = rustix::process::geteuid().as_raw();
+    let (path, owner) = register.owner().filter(|(_, owner)| *owner != us)?;
+    Some(Found::Odd(format!(
+        "{} belongs to user {owner}, and this is user {us}: the settings are good for this user, and whether user {owner} can read the \
+         key files and write the record is not known; run check as the user that runs bearerd",
+        path.display()
+    )))
 }
 
 fn record(path: &Path, account: &str) -> Found {
@@ -126,11 +140,15 @@ fn record(path: &Path, account: &str) -> Found {
     let text = match fs::read(path) {
         Ok(text) => Zeroizing::new(text),
         Err(why) if why.kind() == ErrorKind::NotFound => {
-            return Found::Fine(format!("there is no record at {place} yet"));
+            let folder = path.parent().filter(|folder| !folder.exists());
+            return Found::Fine(match folder {
+                Some(folder) => format!("serve will make the state folder {}", folder.display()),
+                None => format!("there is no record at {place} yet"),
+            });
         }
         Err(why) => {
             return Found::Wrong(format!(
-                "record.file.folder: {place} cannot be read ({why})"
+                "record.file.folder: {place} cannot be read ({why}); run check as the user that runs bearerd, or give the file to it"
             ));
         }
     };

@@ -45,7 +45,7 @@ pub(super) enum Command {
     Demo(Demo),
     /// Run only the sandbox: a Truecaller that fits in a process, for your own tests
     #[command(
-        after_help = "Example:\n  bearerd sandbox --listen 127.0.0.1:7299 --token-lifetime 5m --limit 3"
+        after_help = "Examples:\n  bearerd sandbox --listen 127.0.0.1:7299 --token-lifetime 5m --limit 3\n  bearerd sandbox --write-settings /tmp/try   # then: bearerd serve --config /tmp/try/bearerd.toml"
     )]
     Sandbox(Sandbox),
     /// Print the live token, and never an expired one
@@ -53,13 +53,17 @@ pub(super) enum Command {
 Exits with 75, and says why on stderr, if there is no live token or no daemon answers.
 
 Examples:
-  TOKEN=$(bearerd token --format raw)
+  TOKEN=$(bearerd token --format raw)                    the shell takes the end of the line off
+  bearerd token --format raw --no-newline > token.txt
   bearerd token --format header | curl -H @- ...
   bearerd token --wait 30s --address unix:/run/bearerd/http.sock | jq .expires_at")]
     Token {
         /// How it is printed
         #[arg(long, value_enum, default_value_t = token::Form::Json)]
         format: token::Form,
+        /// Leave out the end of the line, with which each format ends otherwise
+        #[arg(long)]
+        no_newline: bool,
         /// How long to wait for a token where there is none
         #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length)]
         wait: Duration,
@@ -83,7 +87,7 @@ Example:
     },
     /// Find everything that is wrong with the settings, and show those in force
     #[command(after_help = "\
-Run it as the user that runs bearerd: it makes the state folder if it is missing, and tries whether it can write there.
+Run it as the user that runs bearerd: it tries whether that user can write the state folder, and leaves nothing behind.
 Settings in force go to stdout, problems and warnings to stderr. Secrets are never shown.
 
 Examples:
@@ -106,6 +110,11 @@ Example:
     /// Show how the token, the budget and the next mint stand
     #[command(after_help = "\
 Exits with 0 if there is a live token, and with 75 if there is none or no daemon answers.
+Marks: ○ next, ◐ under way, ● minted, ∅ not sent (its slot is free again), ▲ refresh due,
+× spent without a token, ■ spent by hand.
+Classes: routine mints are scheduled or by hand, and leave the reserve; reported ones follow a
+token that was reported as refused, and leave two slots; urgent ones, with no token or nearly
+none, may take all.
 With --watch it goes on until Ctrl-C, and then exits with 0.
 On a terminal it draws anew each second; elsewhere it prints the status once for each change.
 
@@ -150,12 +159,20 @@ Examples:
     /// For emergencies: let the keys be tried again that the issuer refused
     #[command(after_help = "\
 A daemon parks when the issuer refuses every key, and then tries rarely. New keys end that by themselves.
-This is for keys that became good again. It works on the record itself, with or without a running daemon.
-Run it as the user that runs bearerd.
+This is for keys that became good again. Run it as the user that runs bearerd: it works on the record itself, with or without a
+running daemon. Where the record is out of reach, as under systemd's DynamicUser=, it asks the daemon on the first Unix socket of
+admin.listen, which answers admin.uids, admin.gids and its own user.
 
-Example:
-  bearerd unpark --config /etc/bearerd/bearerd.toml")]
-    Unpark(OfRecord),
+Examples:
+  bearerd unpark --config /etc/bearerd/bearerd.toml
+  bearerd unpark --admin unix:/run/bearerd/admin.sock")]
+    Unpark {
+        #[command(flatten)]
+        record: OfRecord,
+        /// Ask the daemon on this admin socket, unix:/path, and leave its record alone
+        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["account", "state_folder"])]
+        admin: Option<String>,
+    },
     /// Print the name and the version
     #[command(after_help = "Example:\n  bearerd version --format json | jq -r .version")]
     Version {
@@ -197,13 +214,18 @@ pub(super) enum Ledger {
     },
     /// Take slots for mints that were made elsewhere, as of now
     #[command(after_help = "\
-A running daemon sees it within a second and keeps to it.
+A running daemon sees it within a second and keeps to it. Where the record is out of reach, as under systemd's DynamicUser=, the
+daemon is asked on the first Unix socket of admin.listen, which answers admin.uids, admin.gids and its own user.
 
-Example:
-  bearerd ledger spend 2")]
+Examples:
+  bearerd ledger spend 2
+  bearerd ledger spend 2 --admin unix:/run/bearerd/admin.sock")]
     Spend {
         #[command(flatten)]
         record: OfRecord,
+        /// Ask the daemon on this admin socket, unix:/path, and leave its record alone
+        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["account", "state_folder"])]
+        admin: Option<String>,
         /// How many
         #[arg(value_name = "COUNT")]
         count: u32,

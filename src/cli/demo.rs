@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::serve::{bind, in_runtime, live, until_signalled};
+use super::serve::{bind_or_hint, in_runtime, live, until_signalled};
 use super::{Console, Demo, Exit, with_causes};
-use crate::app::App;
+use crate::app::{App, BindError};
 use crate::config::{self, Flag, Reading, Sources};
-use crate::listener::Address;
+use crate::listener::{self, Address};
 use crate::sandbox::{ApiKey, Bound, Sandbox, Settings};
 use crate::telemetry;
 use crate::vend::{Status, Vend};
@@ -62,13 +62,28 @@ async fn show(demo: &Demo, stop: &CancellationToken, console: &mut Console<'_>) 
         Ok(log) => log,
         Err(error) => return console.fail(&with_causes(&error)),
     };
-    match bind(reading, log, console).await {
+    match bind_or_hint(reading, log, taken, console).await {
         Ok(app) => {
             console.tell(&welcome(demo, &app, &sandbox.sandbox, folder.path()));
             run_both(app, sandbox, stop).await
         }
         Err(exit) => exit,
     }
+}
+
+/// What to do where an address is taken.
+fn taken(error: &BindError) -> Option<String> {
+    let BindError::Listener {
+        flag,
+        source: listener::BindError::InUse { .. },
+        ..
+    } = error
+    else {
+        return None;
+    };
+    Some(format!(
+        "is a demo or a daemon running already? {flag} names another address, and 127.0.0.1:0 takes any free port"
+    ))
 }
 
 /// The demo's settings are its flags: where a file could be is no help.

@@ -167,6 +167,9 @@ pub struct Sandbox {
     /// A new token ends the lives of all before it [sandbox.revokes_previous]
     #[arg(long)]
     pub revokes_previous: bool,
+    /// Write key files and a bearerd.toml for `bearerd serve` into this folder, where there are none yet
+    #[arg(long, value_name = "FOLDER")]
+    pub write_settings: Option<PathBuf>,
 }
 
 impl Sandbox {

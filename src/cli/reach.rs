@@ -1,5 +1,7 @@
 //! How a command finds the daemon: where it was told, or where the settings say, or at the usual place.
 
+use std::net::ToSocketAddrs as _;
+
 use super::Exit;
 use crate::client::{Door, Failure};
 use crate::config::{self, Sources};
@@ -36,7 +38,8 @@ impl Side {
         }
     }
 
-    fn socket(self) -> &'static str {
+    /// The usual place of its socket.
+    pub(super) fn socket(self) -> &'static str {
         match self {
             Self::Callers => "unix:/run/bearerd/http.sock",
             Self::Operators => "unix:/run/bearerd/admin.sock",
@@ -56,6 +59,13 @@ impl Side {
             );
             (Exit::BadSettings, why)
         })
+    }
+
+    /// The first Unix socket that these settings name, whatever else is wrong with them.
+    pub(super) fn socket_in(self, sources: &Sources) -> Option<Address> {
+        let listed = self.listed(sources).ok()?.into_iter();
+        let mut sockets = listed.filter(|address| matches!(address, Address::Unix(_)));
+        sockets.next()
     }
 
     /// The first address that these settings name and that speaks plain HTTP, which is all that commands speak.
@@ -102,6 +112,12 @@ impl Side {
             false => Exit::Failed,
         };
         let hint = match (failure, self) {
+            (Failure::Unreachable { address, .. }, _) if is_unknown_name(address) => {
+                let (flag, setting) = (self.flag(), self.setting());
+                format!(
+                    "; the name does not resolve on this machine: mend it in {flag} or {setting}, or write an IP address"
+                )
+            }
             (Failure::Unreachable { .. } | Failure::NoAnswer { .. }, _) => {
                 format!("; is it running, and is this its {}?", self.setting())
             }
@@ -121,6 +137,14 @@ impl Side {
             (Failure::NotNow { .. } | Failure::Refused { .. }, _) => String::new(),
         };
         (exit, format!("{failure}{hint}"))
+    }
+}
+
+/// True for a host that is a name and leads nowhere. It is asked only after a failure.
+fn is_unknown_name(address: &Address) -> bool {
+    match address {
+        Address::Tcp { host, port } => (host.as_str(), *port).to_socket_addrs().is_err(),
+        Address::Unix(_) => false,
     }
 }
 

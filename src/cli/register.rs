@@ -3,30 +3,48 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::{Console, Exit};
 use crate::clock::{Clock as _, Stamp, SystemClock};
 use crate::config::{self, Config, Register, Sources};
-use crate::record::file::FileRegister;
-use crate::record::{self, FORMAT, Reader, Record, Register as _, Swapped, Writer};
-
-/// So many times a swap is tried again when a daemon wrote in between.
-const MOST_TRIES: u32 = 20;
+use crate::record::edit::{EditError, Editor};
+use crate::record::file::{FileRegister, OpenError};
+use crate::record::{self, Record, Writer};
 
 /// A register that is open, and what belongs to it.
 pub(super) struct Desk {
     pub(super) config: Config,
-    pub(super) register: FileRegister,
+    pub(super) register: Arc<FileRegister>,
     pub(super) clock: SystemClock,
+    editor: Editor,
 }
 
-/// Reads the settings and opens their register, or says why that cannot be.
+/// How to end, and what to say.
+pub(super) type Failed = (Exit, String);
+
+/// Reads the settings and opens their register, whose folder is made where it is missing, or says why that cannot be.
 pub(super) fn open(sources: &Sources, console: &mut Console<'_>) -> Result<Desk, Exit> {
+    open_with(sources, console, FileRegister::open).map_err(|(exit, why)| console.end(exit, &why))
+}
+
+/// The same for a record that is there already: nothing is made, and nothing is said about what is in the way.
+pub(super) fn existing(sources: &Sources, console: &mut Console<'_>) -> Result<Desk, Failed> {
+    open_with(sources, console, FileRegister::inspect)
+}
+
+fn open_with(
+    sources: &Sources,
+    console: &mut Console<'_>,
+    open: fn(&Path) -> Result<FileRegister, OpenError>,
+) -> Result<Desk, Failed> {
+    let bad = |why: String| (Exit::BadSettings, why);
     let config = match config::read(sources) {
         Ok(reading) => reading.config,
-        Err(problems) => return Err(console.tell_problems(&problems, sources)),
+        Err(problems) => return Err(bad(super::problems_told(&problems, sources))),
     };
     for warning in &config.warnings {
         console.tell(&format!("warning: {warning}"));
@@ -34,16 +52,21 @@ pub(super) fn open(sources: &Sources, console: &mut Console<'_>) -> Result<Desk,
     let Register::File { folder } = &config.register else {
         let why =
             "record.register: with \"memory\" there is no record on the disk; set it to \"file\"";
-        return Err(console.end(Exit::BadSettings, why));
+        return Err(bad(why.to_owned()));
     };
-    match FileRegister::open(folder) {
-        Ok(register) => Ok(Desk {
-            config,
-            register,
-            clock: SystemClock::new(),
-        }),
-        Err(error) => Err(console.end(Exit::BadSettings, &format!("record.file.folder: {error}"))),
-    }
+    let register = open(folder).map_err(|error| bad(format!("record.file.folder: {error}")))?;
+    let register = Arc::new(register);
+    let (account, rules) = (config.account.clone(), config.rules.clone());
+    Ok(Desk {
+        editor: Editor::new(
+            Arc::clone(&register) as Arc<dyn record::Register>,
+            account,
+            rules,
+        ),
+        config,
+        register,
+        clock: SystemClock::new(),
+    })
 }
 
 impl Desk {
@@ -78,16 +101,17 @@ impl Desk {
         };
         let record = Record::parse(&text)
             .map_err(|error| failed(format!("the record at {place}: {error}")))?;
-        self.here(record, now)
+        let moved = self.editor.here(record, &self.clock, now);
+        moved.map_err(|error| self::failed(&error))
     }
 
     /// What one user writes another cannot read, and a daemon that cannot read its record mints nothing.
-    fn is_ours(&self) -> Result<(), (Exit, String)> {
-        let path = self.register.path();
-        let owner = fs::metadata(path).map(|it| it.uid());
-        let (place, us) = (path.display(), rustix::process::geteuid().as_raw());
+    pub(super) fn is_ours(&self) -> Result<(), Failed> {
+        let owner = fs::metadata(self.register.path()).map(|it| it.uid());
+        let us = rustix::process::geteuid().as_raw();
         match owner {
             Ok(owner) if owner != us => {
+                let place = self.register.path().display();
                 let why = format!(
                     "{place} belongs to user {owner}, and this is user {us}: run it as the user that runs bearerd"
                 );
@@ -97,65 +121,20 @@ impl Desk {
         }
     }
 
-    /// A record of this account, or of one that never held a token, on this boot's clock. It is not clamped: nothing in it may end sooner because this command has other
-    /// settings than the daemon that wrote it.
-    fn here(&self, record: Record, now: Stamp) -> Result<Record, (Exit, String)> {
-        let (found, expected) = (&record.account, &self.config.account);
-        if found != expected && record.adopted_by(expected).is_none() {
-            let why = record::of_another_account(self.register.path(), found, expected);
-            return Err((Exit::BadSettings, why));
-        }
-        let reader = Reader {
-            holder: "",
-            boot_id: &self.clock.boot_id(),
-            offsets: &[now.offset()],
-        };
-        let moved = record.read_by(&reader, now, &self.config.rules);
-        Ok(moved.unwrap_or(record))
-    }
-
-    /// Writes what `change` makes of the record, on top of whatever others write meanwhile; gives what was written, or `None` where
-    /// there was nothing to change.
-    pub(super) async fn change(
-        &self,
-        writer: &Writer,
-        change: impl Fn(&Record, Stamp) -> Option<Record>,
-    ) -> Result<Option<Record>, (Exit, String)> {
-        // A load moves aside what is no record; that is for a daemon to do.
+    /// What changes the record, if it is a whole one: a load moves aside what is none, and that is for a daemon to do.
+    pub(super) fn editor(&self) -> Result<&Editor, Failed> {
         self.read(self.clock.now())?;
-        self.is_ours()?;
-        for _ in 0..MOST_TRIES {
-            let loaded = self
-                .register
-                .load()
-                .await
-                .map_err(|error| (Exit::Failed, error.to_string()))?;
-            let Some((record, version)) = loaded.found else {
-                return Err((Exit::Failed, "the record has just gone away".into()));
-            };
-            let now = self.clock.now();
-            let Some(mut next) = change(&self.here(record, now)?, now) else {
-                return Ok(None);
-            };
-            next.revision += 1;
-            next.format = next.format.max(FORMAT);
-            next.written = Writer {
-                at: now,
-                ..writer.clone()
-            };
-            match self.register.swap(Some(version), next.clone()).await {
-                Swapped::Done(_) => return Ok(Some(next)),
-                Swapped::Conflict => {}
-                Swapped::Unavailable(error) => return Err((Exit::Failed, error.to_string())),
-                Swapped::Unknown(error) => {
-                    let why = format!(
-                        "{error}; it is not known whether it was written: look with `bearerd ledger show` before you try again"
-                    );
-                    return Err((Exit::Failed, why));
-                }
-            }
-        }
-        let why = "others wrote the record each time before it could be written; try again";
-        Err((Exit::TryAgain, why.into()))
+        Ok(&self.editor)
     }
+}
+
+/// How to end after this, and what to say.
+pub(super) fn failed(error: &EditError) -> Failed {
+    let exit = match error {
+        EditError::OtherAccount(_) => Exit::BadSettings,
+        EditError::Count { .. } => Exit::Usage,
+        EditError::Busy => Exit::TryAgain,
+        EditError::Register(_) | EditError::Unconfirmed(_) | EditError::NoRecord => Exit::Failed,
+    };
+    (exit, error.to_string())
 }

@@ -1,24 +1,31 @@
 //! `sandbox`: a Truecaller that fits in a process, for users' own tests.
 
+use std::path::{Path, PathBuf};
+
 use tokio_util::sync::CancellationToken;
 
+use super::for_daemon::ForDaemon;
 use super::serve::{in_runtime, until_signalled};
 use super::{Console, Exit};
 use crate::config::{self, Sources};
 use crate::issuer::{KeyError, KeyFiles};
 use crate::sandbox::{ApiKey, OverBudget, Sandbox, Settings};
 
-pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
+pub(super) fn run(sources: &Sources, folder: Option<&Path>, console: &mut Console<'_>) -> Exit {
     let config = match config::read_sandbox(sources) {
         Ok(config) => config,
         Err(problems) => return console.tell_problems(&problems, sources),
     };
     match settings(&config) {
         Ok(settings) => {
-            let (stop, made_up) = (CancellationToken::new(), config.key_files.is_none());
+            let stop = CancellationToken::new();
+            let wanted = Wanted {
+                key_files: config.key_files,
+                folder,
+            };
             in_runtime(until_signalled(
                 &stop,
-                serve(settings, made_up, &stop, console),
+                serve(settings, &wanted, &stop, console),
             ))
         }
         Err(why) => {
@@ -28,17 +35,36 @@ pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> Exit {
     }
 }
 
+/// What is written beside the sandbox itself.
+struct Wanted<'a> {
+    /// Where its key came from; `None` for a made-up one.
+    key_files: Option<(PathBuf, PathBuf)>,
+    /// Where settings for a daemon go.
+    folder: Option<&'a Path>,
+}
+
 async fn serve(
     settings: Settings,
-    made_up: bool,
+    wanted: &Wanted<'_>,
     stop: &CancellationToken,
     console: &mut Console<'_>,
 ) -> Exit {
-    let told = told(&settings, made_up);
+    let mut told = told(&settings, wanted.key_files.is_none());
+    let for_daemon = wanted.folder.map(|folder| ForDaemon {
+        folder,
+        settings: settings.clone(),
+        key_files: wanted.key_files.clone(),
+    });
     let bound = match Sandbox::bind(settings).await {
         Ok(bound) => bound,
         Err(error) => return console.fail_with(&error),
     };
+    if let Some(for_daemon) = for_daemon {
+        match for_daemon.write(&bound.sandbox.base_url()) {
+            Ok(file) => told.push_str(&format!(", \"settings\": {:?}", file.display().to_string())),
+            Err(why) => return console.fail(&why),
+        }
+    }
     console.print(&format!(
         "{{\"base_url\": \"{}\", {told}}}\n",
         bound.sandbox.base_url()

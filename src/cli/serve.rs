@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Level, info, warn};
 
 use super::{Console, Exit, NO_SETTINGS, with_causes};
-use crate::app::App;
+use crate::app::{App, BindError};
 use crate::config::{self, Problems, Reading, Sources};
 use crate::lifecycle::Signals;
 use crate::lifecycle::notify::{Manager, Wishes};
@@ -95,12 +95,24 @@ pub(super) async fn bind(
     log: FilterHandle,
     console: &mut Console<'_>,
 ) -> Result<App, Exit> {
+    bind_or_hint(reading, log, |_| None, console).await
+}
+
+/// The same, with what else to say about an error.
+pub(super) async fn bind_or_hint(
+    reading: Reading,
+    log: FilterHandle,
+    hint: impl Fn(&BindError) -> Option<String>,
+    console: &mut Console<'_>,
+) -> Result<App, Exit> {
     let settings = reading.effective.to_json();
     let format = reading.config.log.format;
     let app = App::bind(reading.config).await;
     app.map(|app| app.for_operators(settings, log))
         .map_err(|error| {
-            tell_error(&with_causes(&error), format, console);
+            let hint = hint(&error).map_or_else(String::new, |hint| format!("; {hint}"));
+            let why = format!("{}{hint}", with_causes(&error));
+            tell_error(&why, format, console);
             if error.is_about_settings() {
                 Exit::BadSettings
             } else {

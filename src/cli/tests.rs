@@ -199,7 +199,7 @@ fn good_settings_are_printed() {
         "{out}"
     );
     assert!(
-        err.contains("the settings are good; there is no record at"),
+        err.contains("the settings are good; serve will make the state folder"),
         "{err}"
     );
     let (exit, out, _) = desk.run("check", &["--format", "json"]);

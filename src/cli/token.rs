@@ -19,16 +19,24 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(super) enum Form {
     /// The document as the daemon gave it.
     Json,
-    /// The bare token.
+    /// The bare token, and the end of the line.
     Raw,
     /// A header for curl.
     Header,
 }
 
+/// How the output looks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Printed {
+    pub(super) form: Form,
+    /// Whether it ends with the end of a line.
+    pub(super) newline: bool,
+}
+
 /// Prints the live token.
 pub(super) fn print(
     address: Option<&str>,
-    form: Form,
+    printed: Printed,
     patience: Duration,
     sources: &Sources,
     console: &mut Console<'_>,
@@ -45,7 +53,7 @@ pub(super) fn print(
     if token.expired(clock.now()) {
         return console.end(Exit::TryAgain, "the token has just expired");
     }
-    match form {
+    match printed.form {
         Form::Json => {
             let text = String::from_utf8_lossy(&document);
             console.print(text.trim_end());
@@ -56,7 +64,9 @@ pub(super) fn print(
             console.print(token.secret().expose());
         }
     }
-    console.print("\n");
+    if printed.newline {
+        console.print("\n");
+    }
     Exit::Done
 }
 

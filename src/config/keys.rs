@@ -137,6 +137,15 @@ pub(super) fn generalised(path: &str) -> String {
 /// The path that somebody may have meant.
 pub(super) fn meant(path: &str) -> Option<String> {
     let general = generalised(path);
+    // A right name in a right section, with a step left out between them.
+    let (section, name) = general.split_once('.').unwrap_or(("", &general));
+    let deeper = |key: &&Key| {
+        let rest = key.path.strip_prefix(section).unwrap_or_default();
+        rest.starts_with('.') && rest.ends_with(&format!(".{name}"))
+    };
+    if let Some(key) = KEYS.iter().find(deeper).filter(|_| !section.is_empty()) {
+        return Some(key.path.to_owned());
+    }
     let depth = general.matches('.').count();
     // Sections are offered only for sections: a wrong key of a right section means another key.
     let known = KEYS.iter().flat_map(|key| {
@@ -211,6 +220,7 @@ pub const KEYS: &[Key] = &[
     key("record.register", Choice(&["file", "memory"]), Value("file"), "where the record of token and budget is kept"),
     key("record.absent", Choice(&["new", "wait"]), Value("new"), "without a record: make up to three requests at once, or wait a full period"),
     key("record.file.folder", Text("the path of a folder"), Value("/var/lib/bearerd"), "the state folder"),
+    key("record.file.strict_permissions", Flag, Value("false"), "a state folder that others may write to is an error, not a warning"),
     key("http.listen", ADDRESSES, Value("localhost:7290"), "where callers get the token"),
     key("http.hosts", HOSTS, Value(""), "names besides the local ones that callers may put into Host"),
     key("http.socket_mode", MODE, Value("0600"), "the mode of the HTTP Unix sockets: who may write may connect"),

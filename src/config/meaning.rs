@@ -3,6 +3,7 @@
 mod bounds;
 mod callers;
 mod limits;
+mod permissions;
 mod reach;
 mod sockets;
 mod tls;
@@ -14,11 +15,14 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use super::problems::one_line;
 use super::raw::Written;
 use super::value::Value;
 use super::{Config, Origin, Register, Sandbox};
 use crate::record::Absent;
 use crate::telemetry;
+
+const FOLDER: &str = "record.file.folder";
 
 /// The whole; `None` only where a problem was told.
 pub(super) fn config(written: &mut Written) -> Option<Config> {
@@ -31,7 +35,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
         account.as_deref(),
         limits.as_ref().map(|limits| &limits.rules),
     );
-    let register = register(written);
+    let register = register(written, &mut warnings);
     let http = reach::http(written);
     let grpc = reach::grpc(written);
     let admin = reach::admin(written);
@@ -95,7 +99,7 @@ pub(super) fn config(written: &mut Written) -> Option<Config> {
     })
 }
 
-fn register(written: &mut Written) -> Option<(Register, Absent)> {
+fn register(written: &mut Written, warnings: &mut Vec<String>) -> Option<(Register, Absent)> {
     if written.text("record.register")? == "memory" {
         if written.is_written("record.absent") {
             let text = "it means nothing with record.register = \"memory\", which always starts without a past; leave it out";
@@ -107,7 +111,18 @@ fn register(written: &mut Written) -> Option<(Register, Absent)> {
         "wait" => Absent::Wait,
         _ => Absent::New,
     };
-    let folder = PathBuf::from(written.text("record.file.folder")?);
+    let folder = PathBuf::from(written.text(FOLDER)?);
+    if let Some((writers, mode)) = permissions::other_writers(&folder) {
+        let place = folder.display();
+        let text = format!(
+            "{writers} may write to {place} (mode {mode:04o}), and so remove the record and with it what was spent; chmod 0700 {place}"
+        );
+        if written.flag("record.file.strict_permissions") {
+            written.problem(FOLDER, text);
+            return None;
+        }
+        warnings.push(one_line(&format!("{FOLDER}: {text}")));
+    }
     Some((Register::File { folder }, absent))
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use toml::de::DeTable;
 use toml::{Table, Value as Toml};
 
-use super::keys::{self, Fallback, KEYS, Key, PREFIX};
+use super::hints;
+use super::keys::{self, Fallback, KEYS, PREFIX};
 use super::problems::{Problems, is_name, shown_name};
 use super::value::Value;
 use super::{CONFIG_VARIABLE, Origin, Sources};
@@ -100,13 +101,13 @@ impl Written {
                 self.unread = true;
                 self.salvaged_format = salvaged_format(&text);
                 let place = format!("{name}:{}", position(&text, error.span()));
-                self.problems.add(
-                    place,
-                    format!(
-                        "not TOML: {}; the line is not shown, since it may hold a secret",
-                        error.message()
-                    ),
-                );
+                let twice = hints::of_duplicate(&text, error.span())
+                    .filter(|_| error.message().contains("duplicate key"));
+                let what = twice.unwrap_or_else(|| {
+                    let why = error.message();
+                    format!("{why}; the line is not shown, since it may hold a secret")
+                });
+                self.problems.add(place, format!("not TOML: {what}"));
             }
         }
     }
@@ -136,6 +137,14 @@ impl Written {
                 let text = "one table; expected a list of pairs: write [[upstream.keys]], in double brackets";
                 self.fail_below(path, text);
             }
+            Toml::Array(_) if path == "callers" => {
+                let text = "a list; each caller is a table with its name: write [callers.NAME], in single brackets";
+                self.fail_below(path, text);
+            }
+            _ if is_nameless_caller(path) && !value.is_table() => {
+                let text = "callers have names: write it under [callers.NAME]";
+                self.fail_below(path, text);
+            }
             Toml::Table(table) if keys::is_section(path) => {
                 for (name, value) in table {
                     self.walk(&format!("{path}.{name}"), name, value);
@@ -160,10 +169,7 @@ impl Written {
         if is_secret_name(name) {
             return self.problems.add(path, SECRET_IN_SETTINGS);
         }
-        let hint = keys::meant(path).map_or_else(
-            || "see the table of settings in the README".to_owned(),
-            |meant| format!("did you mean {meant}?"),
-        );
+        let hint = hints::of_path(path);
         self.problems
             .add(path, format!("there is no such setting; {hint}"));
     }
@@ -191,22 +197,7 @@ impl Written {
         if is_secret_name(&short.to_lowercase()) {
             return self.problems.add(shown_variable(name), SECRET_IN_SETTINGS);
         }
-        let distance = |key: &&Key| strsim::osa_distance(&key.env(), name);
-        let near = KEYS
-            .iter()
-            .min_by_key(distance)
-            .filter(|key| distance(key) <= 4);
-        let meant = near.map_or_else(
-            || {
-                keys::meant(&short.to_lowercase().replace("__", "."))
-                    .map(|path| keys::env_name(&path))
-            },
-            |key| Some(key.env()),
-        );
-        let hint = meant.map_or_else(
-            || "the form is BEARERD_SECTION__KEY".to_owned(),
-            |meant| format!("did you mean {meant}?"),
-        );
+        let hint = hints::of_variable(name);
         self.problems.add(
             shown_variable(name),
             format!("there is no such setting; {hint}"),
@@ -320,6 +311,12 @@ impl Written {
 
 const SECRET_IN_SETTINGS: &str = "keys come from files only, and what is written here is not used; put it into a file, name the file in \
      upstream.keys (key_id_file, api_key_file), and replace a key that others could read here";
+
+/// True for `callers.uids` and the like.
+fn is_nameless_caller(path: &str) -> bool {
+    let field = path.strip_prefix("callers.");
+    field.is_some_and(|field| keys::find(&format!("callers.NAME.{field}")).is_some())
+}
 
 /// Reads `log.format` in a file that is not TOML elsewhere.
 fn salvaged_format(text: &str) -> Option<Format> {

@@ -24,7 +24,7 @@ impl Desk {
             folder: tempfile::tempdir().unwrap(),
         };
         for name in ["id", "key", "id2", "key2"] {
-            desk.write(name, SECRET, 0o600);
+            desk.write(name, &format!("{SECRET}-{name}"), 0o600);
         }
         desk
     }
@@ -425,6 +425,26 @@ fn each_wrong_setting_gives_one_line() {
             "upstream.window: there is no such setting; did you mean budget.window?",
         ),
         (
+            "record.folder = \"/x\"",
+            "record.folder: there is no such setting; did you mean record.file.folder?",
+        ),
+        (
+            "upstream.api_key_file = \"/x\"",
+            "upstream.api_key_file: there is no such setting; did you mean api_key_file under [[upstream.keys]]?",
+        ),
+        (
+            "keys = [{ key_id_file = \"/x\" }]",
+            "keys: there is no such setting; did you mean [[upstream.keys]]?",
+        ),
+        (
+            "callers = [{ uids = [1] }]",
+            "callers: a list; each caller is a table with its name: write [callers.NAME]",
+        ),
+        (
+            "callers.uids = [1]",
+            "callers.uids: callers have names: write it under [callers.NAME]",
+        ),
+        (
             "wholly.other = 1",
             "wholly: there is no such setting; see the table of settings",
         ),
@@ -482,8 +502,8 @@ fn key_files_are_judged_one_by_one() {
     let expected = [
         "upstream.keys.0.key_id_file: DIR/none cannot be read",
         "upstream.keys.0.api_key_file: DIR/nothing cannot be read",
-        "upstream.keys.1.key_id_file: DIR/empty must hold one line",
-        "upstream.keys.1.api_key_file: DIR/two must hold one line",
+        "upstream.keys.1.key_id_file: DIR/empty is empty; write only the key into it",
+        "upstream.keys.1.api_key_file: DIR/two holds more than one line; write only the key into it",
         "upstream.keys.2.key_id_file: not a path (it is not shown",
         "upstream.keys.2.api_key_file: it is missing",
     ];
@@ -512,6 +532,31 @@ fn key_files_are_judged_one_by_one() {
 }
 
 #[test]
+fn a_second_pair_without_a_first_is_told_once() {
+    let desk = Desk::new();
+    let folder = desk.folder.path().display();
+    let [id, key] = ["id2", "key2"].map(|name| format!("{folder}/{name}"));
+    let both = [
+        ("BEARERD_UPSTREAM__KEYS__1__KEY_ID_FILE", id.as_str()),
+        ("BEARERD_UPSTREAM__KEYS__1__API_KEY_FILE", key.as_str()),
+    ];
+    let problems = desk.problems("upstream.account = \"a\"", &both);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0]
+            .starts_with("upstream.keys.0: nothing names this pair, and upstream.keys.1 is there"),
+        "{problems:?}"
+    );
+    // With the first in the file, one of the two is what is missing.
+    let problems = desk.problems(&desk.text(""), &both[..1]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("upstream.keys.1.api_key_file: it is missing"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn with_one_pair_there_the_others_may_come_later() {
     let desk = Desk::new();
     desk.write("empty", "", 0o600);
@@ -528,7 +573,7 @@ fn with_one_pair_there_the_others_may_come_later() {
     let [id, key] = &reading.config.warnings[..] else {
         panic!("{:?}", reading.config.warnings);
     };
-    let (none, empty) = ("none cannot be read", "empty must hold one line");
+    let (none, empty) = ("none cannot be read", "empty is empty");
     assert!(id.starts_with("upstream.keys.0.key_id_file: ") && id.contains(none));
     assert!(key.starts_with("upstream.keys.0.api_key_file: ") && key.contains(empty));
     assert!(key.ends_with("its pair is left out until both of its files hold a key"));
@@ -606,6 +651,7 @@ fn sockets_for_everybody_are_warned_of_unless_callers_are_named() {
     assert_eq!(warnings(&named), Vec::<String>::new());
     let named = "admin.uids = [1000]\n".to_owned() + &all("admin");
     assert_eq!(warnings(&named), Vec::<String>::new());
+    assert_eq!(warnings("admin.uids = [0]"), Vec::<String>::new());
     let beside = warnings("admin.gids = [7]");
     assert!(
         beside.len() == 1 && beside[0].contains("localhost:7292 is answered all the same"),
@@ -642,6 +688,93 @@ fn key_files_that_others_can_read_warn_or_fail() {
 }
 
 #[test]
+fn key_files_that_the_own_group_can_read_are_what_kubernetes_makes() {
+    let desk = Desk::new();
+    desk.write("key", SECRET, 0o440);
+    assert_eq!(desk.read(&desk.text("")).unwrap().config.warnings, [""; 0]);
+}
+
+#[test]
+fn pairs_that_look_like_a_mistake_are_warned_of() {
+    let desk = Desk::new();
+    let folder = desk.folder.path().display();
+    let text = format!(
+        "upstream.account = \"acct-1\"\n\
+         upstream.keys = [{{ key_id_file = \"{folder}/id\", api_key_file = \"{folder}/key\" }},\
+         {{ key_id_file = \"{folder}/id2\", api_key_file = \"{folder}/key2\" }}]\n"
+    );
+    let warnings = || desk.read(&text).unwrap().config.warnings;
+    assert_eq!(warnings(), [""; 0]);
+    desk.write("id2", &format!("{SECRET}-id"), 0o600);
+    desk.write("key2", &format!("{SECRET}-key"), 0o600);
+    let told = warnings();
+    assert!(
+        told.len() == 1
+            && told[0].starts_with("upstream.keys.1: it is the same pair as upstream.keys.0"),
+        "{told:?}"
+    );
+    desk.write("id2", "API_KEY='planted'", 0o600);
+    desk.write("key", &format!("{SECRET}-id"), 0o600);
+    let told = warnings();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (line, begin) in told.iter().zip([
+        "upstream.keys.0: both of its files hold the same",
+        "upstream.keys.1: one of its files begins or ends with a quotation mark",
+        "upstream.keys.1: one of its files holds a `=`",
+    ]) {
+        assert!(
+            line.starts_with(begin) && !line.contains("planted"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_state_folder_that_others_may_write_to_warns_or_fails() {
+    let desk = Desk::new();
+    let state = desk.folder.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let with = |more: &str| {
+        desk.text(&format!(
+            "record.file.folder = \"{}\"\n{more}",
+            state.display()
+        ))
+    };
+    for (mode, is_told) in [
+        (0o700, false),
+        (0o755, false),
+        (0o777, true),
+        (0o2777, false),
+        (0o1777, false),
+        (0o2770, false),
+        // Its group is ours.
+        (0o770, false),
+    ] {
+        fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = desk.read(&with("")).unwrap().config.warnings;
+        assert_eq!(
+            warnings.len(),
+            usize::from(is_told),
+            "{mode:o}: {warnings:?}"
+        );
+        let strict = with("record.file.strict_permissions = true");
+        assert_eq!(desk.read(&strict).is_ok(), !is_told, "{mode:o}");
+        if let Some(told) = warnings.first() {
+            let expected = format!(
+                "record.file.folder: every user of this machine may write to {0} (mode 0777), and so remove the record and with it what \
+                 was spent; chmod 0700 {0}",
+                state.display()
+            );
+            assert_eq!(*told, expected);
+            assert_eq!(
+                desk.problems(&strict, &[]),
+                [expected.replace(&desk.folder.path().display().to_string(), "DIR")]
+            );
+        }
+    }
+}
+
+#[test]
 fn the_environment_is_named_in_its_problems() {
     let desk = Desk::new();
     let table = [
@@ -654,6 +787,11 @@ fn the_environment_is_named_in_its_problems() {
             "BEARERD_UPSTREAM_BASE_URL",
             "x",
             "BEARERD_UPSTREAM_BASE_URL: there is no such setting; did you mean BEARERD_UPSTREAM__BASE_URL?",
+        ),
+        (
+            "BEARERD_LOG",
+            "debug",
+            "BEARERD_LOG: there is no such setting; did you mean BEARERD_LOG__LEVEL?",
         ),
         (
             "BEARERD_BUDGET__LIMT",

@@ -55,8 +55,17 @@ impl Keeper {
     }
 
     pub(super) fn refresh(&mut self, now: Stamp, outputs: &mut Vec<Output>) {
+        let outcome = self.judge_refresh(now);
+        if outcome == RefreshOutcome::Refreshing && !self.attempt_under_way() {
+            self.wishes.operator = true;
+        }
+        outputs.push(Output::Refreshed(outcome));
+    }
+
+    /// What an operator's refresh would come to at `now`.
+    pub(super) fn judge_refresh(&self, now: Stamp) -> RefreshOutcome {
         let refused = |waiting_for, until| RefreshOutcome::Refused { waiting_for, until };
-        let outcome = if self.attempt_under_way() {
+        if self.attempt_under_way() {
             RefreshOutcome::Refreshing
         } else if self.register_trouble.is_some() {
             refused(
@@ -65,14 +74,10 @@ impl Keeper {
             )
         } else {
             match self.situation(now).map(|situation| situation.operators()) {
-                Some(plan) if plan.at <= now.boot => {
-                    self.wishes.operator = true;
-                    RefreshOutcome::Refreshing
-                }
+                Some(plan) if plan.at <= now.boot => RefreshOutcome::Refreshing,
                 Some(plan) => refused(plan.waiting_for.name(), Some(Stamp::at_boot(now, plan.at))),
                 None => refused("register", None),
             }
-        };
-        outputs.push(Output::Refreshed(outcome));
+        }
     }
 }

@@ -6,9 +6,10 @@ use super::{Keeper, Phase, Situation};
 use crate::budget::Class;
 use crate::clock::Stamp;
 use crate::record::Record;
+use crate::vend::RefreshOutcome;
 use crate::vend::status::{
-    BudgetStatus, FreeStatus, NextStatus, ParkedStatus, RegisterStatus, SlotStatus, Status,
-    TokenStatus, Trouble,
+    BudgetStatus, FreeStatus, NextStatus, ParkedStatus, RefreshStatus, RegisterStatus, SlotStatus,
+    Status, TokenStatus, Trouble, UnknownStatus,
 };
 
 impl Keeper {
@@ -28,6 +29,8 @@ impl Keeper {
                 _ => None,
             },
             next: self.next_status(now),
+            refresh: Some(self.refresh_status(now)),
+            unknown_history: record.and_then(|record| self.unknown_status(record, now)),
             attempts: self.attempts.iter().cloned().collect(),
             register: RegisterStatus {
                 kind,
@@ -100,7 +103,7 @@ impl Keeper {
             attempt: slot.attempt,
             class: slot.class.name(),
             trigger: slot.trigger.name(),
-            outcome: slot.outcome.name(),
+            outcome: slot.outcome_shown(),
             reserved_at: beside(slot.reserved_at, slot.frees_at, now),
             frees_at: slot.frees_at,
         };
@@ -120,6 +123,28 @@ impl Keeper {
                 .map(slot)
                 .collect(),
         }
+    }
+
+    fn refresh_status(&self, now: Stamp) -> RefreshStatus {
+        match self.judge_refresh(now) {
+            RefreshOutcome::Refreshing => RefreshStatus {
+                at: Some(now),
+                waiting_for: "nothing",
+            },
+            RefreshOutcome::Refused { waiting_for, until } => RefreshStatus {
+                at: until,
+                waiting_for,
+            },
+        }
+    }
+
+    fn unknown_status(&self, record: &Record, now: Stamp) -> Option<UnknownStatus> {
+        let unknown = record.probation.as_ref()?;
+        let over = unknown.until.is_some_and(|until| until.boot <= now.boot);
+        (!over).then(|| UnknownStatus {
+            until: unknown.until,
+            pace: self.settings.rules.budget.blind_pace(),
+        })
     }
 
     fn next_status(&self, now: Stamp) -> Option<NextStatus> {

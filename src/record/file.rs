@@ -4,6 +4,8 @@
 //! writes and renames; a crash may leave it behind, and the next swap removes it. Two daemons on one folder share one token
 //! and one budget.
 
+mod folder;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -17,6 +19,9 @@ use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 use super::codec::Unreadable;
+pub use folder::OpenError;
+use folder::{may_lock, unnamed_file};
+
 use super::{Loaded, Pending, Record, Register, RegisterError, Swapped, Version};
 
 /// How long a swap waits for the lock before it gives up: a lock is held for a few milliseconds, unless its holder is frozen.
@@ -27,39 +32,6 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// A record is a few kilobytes; whatever is larger is none.
 const MOST_BYTES: u64 = 1 << 20;
-
-/// Why a folder cannot hold a record.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The folder is missing and cannot be made.
-    #[error(
-        "the state folder {folder} cannot be made ({why}); make it, owned by the user that runs bearerd, or name another"
-    )]
-    Missing {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
-    /// Nothing can be written there.
-    #[error(
-        "the state folder {folder} cannot be written ({why}); give it to the user that runs bearerd, or name another"
-    )]
-    ReadOnly {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
-    /// The file system gives no locks.
-    #[error("the file system of {folder} gives no locks ({why}); name a folder on a local disk")]
-    NoLocks {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
-}
 
 /// A folder that holds one record.
 pub struct FileRegister {
@@ -90,39 +62,61 @@ struct Look {
 impl FileRegister {
     /// Makes the folder where it is missing, and checks that a record can be locked and written in it.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
-        let named = |why| (folder.to_owned(), why);
+        let place = Place::new(folder);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
-            .map_err(|why| {
-                let (folder, why) = named(why);
-                OpenError::Missing { folder, why }
-            })?;
-        let place = Place {
-            record: folder.join("record.json"),
-            fresh: folder.join("record.json.new"),
-            lock: folder.join("record.lock"),
-            folder: folder.to_owned(),
-        };
-        let read_only = |why| {
-            let (folder, why) = named(why);
-            OpenError::ReadOnly { folder, why }
-        };
-        let lock = place.open_lock().map_err(read_only)?;
-        match lock.try_lock() {
-            Ok(()) => place.probe().map_err(read_only)?,
-            // Another daemon is writing here at this very moment, so it can be written here.
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(why)) => {
-                let (folder, why) = named(why);
-                return Err(OpenError::NoLocks { folder, why });
-            }
+            .map_err(|why| OpenError::missing(folder, why))?;
+        let lock = place.open_lock();
+        let lock = lock.map_err(|why| OpenError::no_lock(&place.lock, folder, why))?;
+        if may_lock(&lock, folder)? {
+            let probed = place.probe();
+            probed.map_err(|why| OpenError::read_only(folder, why))?;
         }
-        Ok(Self {
+        Ok(Self::at(place))
+    }
+
+    /// The same checks, made without leaving anything behind: a folder that is missing stays so.
+    pub fn inspect(folder: &Path) -> Result<Self, OpenError> {
+        let place = Place::new(folder);
+        let unnamed = unnamed_file(folder)?;
+        let existing = OpenOptions::new()
+            .write(true)
+            .custom_flags(NO_FOLLOW)
+            .open(&place.lock);
+        let lock = match existing {
+            Ok(lock) => lock,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => unnamed,
+            Err(why) => return Err(OpenError::no_lock(&place.lock, folder, why)),
+        };
+        may_lock(&lock, folder)?;
+        Ok(Self::at(place))
+    }
+
+    fn at(place: Place) -> Self {
+        Self {
             place: Arc::new(place),
             told: Mutex::new(None),
-        })
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.place.folder
+    }
+
+    /// Who owns what is there, the record first, and else the folder; `None` if nothing is there, or if it is a volume that was
+    /// given to a group.
+    pub fn owner(&self) -> Option<(&Path, u32)> {
+        let place = &self.place;
+        for path in [&place.record, &place.lock] {
+            if let Ok(about) = fs::symlink_metadata(path) {
+                return Some((path, about.uid()));
+            }
+        }
+        let about = fs::metadata(&place.folder).ok()?;
+        (about.mode() & 0o3000 == 0).then(|| (place.folder.as_path(), about.uid()))
     }
 
     /// Where the record is.
@@ -190,6 +184,15 @@ impl Register for FileRegister {
 }
 
 impl Place {
+    fn new(folder: &Path) -> Self {
+        Self {
+            record: folder.join("record.json"),
+            fresh: folder.join("record.json.new"),
+            lock: folder.join("record.lock"),
+            folder: folder.to_owned(),
+        }
+    }
+
     fn load(&self, look: &mut Option<Look>) -> Result<Loaded, RegisterError> {
         let found = self.read(look)?;
         match found {

@@ -59,6 +59,24 @@ pub struct Newer {
     fields: BTreeMap<String, Value>,
 }
 
+impl Slot {
+    /// True if an operator took it for a mint that was made elsewhere.
+    pub fn is_by_hand(&self) -> bool {
+        self.trigger == Trigger::Operator && self.holder.starts_with(BY_HAND)
+    }
+
+    /// What became of it, for people: one that was taken by hand is no failure.
+    pub fn outcome_shown(&self) -> &'static str {
+        match self.is_by_hand() {
+            true => "by_hand",
+            false => self.outcome.name(),
+        }
+    }
+}
+
+/// How the holders of slots that operators took begin.
+pub(super) const BY_HAND: &str = "operator-";
+
 impl Lengths {
     /// The longer of the two, each by itself.
     #[must_use]

@@ -52,6 +52,11 @@ pub enum Fault {
         "no private key is in it; expected PEM, beginning with -----BEGIN PRIVATE KEY-----, without a password"
     )]
     NoKey,
+    /// The key has a password, and there is nobody to ask.
+    #[error(
+        "its private key has a password, which bearerd cannot ask for; write it without: `openssl pkey -in OLD -out NEW`, mode 0600"
+    )]
+    Encrypted,
     /// The key is of a kind that cannot be used.
     #[error(
         "its key cannot be used{}; expected ECDSA on P-256 or P-384, Ed25519, or RSA of 2048 bits or more",

@@ -163,6 +163,16 @@ fn facts(leaf: &CertificateDer<'_>, now: Timestamp) -> Result<Facts, Fault> {
     })
 }
 
+/// True for both forms of PEM that a password protects.
+fn has_password(key: &[u8]) -> bool {
+    let marks = [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+        "Proc-Type: 4,ENCRYPTED",
+    ];
+    let holds = |mark: &str| key.windows(mark.len()).any(|part| part == mark.as_bytes());
+    marks.into_iter().any(holds)
+}
+
 /// The certificate with its key, if they belong together.
 fn pair(
     files: &Files,
@@ -171,6 +181,9 @@ fn pair(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, Fault> {
     let key = key.as_ref().map_err(Clone::clone)?;
+    if has_password(key) {
+        return Err(Fault::Encrypted);
+    }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
         pem::Error::NoItemsFound => Fault::NoKey,
         _ => Fault::Damaged,

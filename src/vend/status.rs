@@ -27,6 +27,10 @@ pub struct Status {
     pub minting: Option<Generation>,
     /// The next attempt.
     pub next: Option<NextStatus>,
+    /// What an operator's refresh would come to now.
+    pub refresh: Option<RefreshStatus>,
+    /// Set while it is not known what was spent before the record began.
+    pub unknown_history: Option<UnknownStatus>,
     /// The last 50 attempts that this process made, newest first.
     pub attempts: Vec<AttemptStatus>,
     /// Where the record lives.
@@ -100,7 +104,7 @@ pub struct SlotStatus {
     pub class: &'static str,
     /// What set the attempt off.
     pub trigger: &'static str,
-    /// What became of it.
+    /// What became of it; `by_hand` if an operator took it for a mint that was made elsewhere.
     pub outcome: &'static str,
     /// When it was taken.
     #[serde(serialize_with = "wall")]
@@ -148,6 +152,27 @@ pub struct NextStatus {
     pub waiting_for: &'static str,
 }
 
+/// What `POST /refresh` would be answered.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefreshStatus {
+    /// The earliest moment of the mint, where that is known.
+    #[serde(serialize_with = "maybe_wall")]
+    pub at: Option<Stamp>,
+    /// What it waits for, as in [`NextStatus`]; `nothing` if it may begin now.
+    pub waiting_for: &'static str,
+}
+
+/// The past before the record is unknown, so mints keep the distance that is safe whatever it was.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnknownStatus {
+    /// Until then; without an end where the record itself does not last.
+    #[serde(serialize_with = "maybe_wall")]
+    pub until: Option<Stamp>,
+    /// That distance, in seconds.
+    #[serde(rename = "pace_seconds", serialize_with = "seconds")]
+    pub pace: Duration,
+}
+
 /// Where the record lives and whether it answers.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RegisterStatus {
@@ -180,8 +205,9 @@ pub struct Trouble {
     pub detail: String,
 }
 
+/// To the millisecond: no clock of ours is better.
 fn seconds<S: Serializer>(length: &Duration, out: S) -> Result<S::Ok, S::Error> {
-    out.serialize_f64(length.as_secs_f64())
+    out.serialize_f64((length.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 fn wall<S: Serializer>(at: &Stamp, out: S) -> Result<S::Ok, S::Error> {
@@ -213,6 +239,9 @@ impl Status {
             moved(&mut attempt.began_at);
         }
         self.next.iter_mut().for_each(|next| moved(&mut next.at));
+        let refresh = self.refresh.iter_mut().flat_map(|it| &mut it.at);
+        let unknown = self.unknown_history.iter_mut().flat_map(|it| &mut it.until);
+        refresh.chain(unknown).for_each(moved);
         self.parked
             .iter_mut()
             .for_each(|parked| moved(&mut parked.since));

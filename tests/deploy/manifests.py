@@ -6,13 +6,14 @@ from pathlib import Path
 import yaml
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
+EXAMPLES = FOLDER.parent / "examples"
 PLACEHOLDER = "<your clientAccountId>"
 
 
 def documents():
     """Every document, by its kind."""
     found = {}
-    for path in sorted(FOLDER.glob("*.yaml")):
+    for path in sorted([*FOLDER.glob("*.yaml"), *EXAMPLES.glob("*.yaml")]):
         for document in yaml.safe_load_all(path.read_text()):
             assert document["kind"] not in found, f"two of {document['kind']}"
             found[document["kind"]] = document

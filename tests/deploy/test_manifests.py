@@ -6,6 +6,7 @@ import unittest
 
 import jsonschema
 import kubernetes_validate
+import yaml
 
 import image
 import manifests
@@ -99,6 +100,7 @@ class Schemas(unittest.TestCase):
         pod = ["spec", "template", "spec"]
         slips = [
             ("Deployment", pod + ["initContainers", 0], "livenessProbe", "livenesProbe"),
+            ("Deployment", pod + ["initContainers", 0], "terminationMessagePolicy", "terminationMesagePolicy"),
             ("Deployment", pod + ["initContainers", 0], "restartPolicy", "restart"),
             ("Deployment", pod + ["securityContext"], "fsGroup", "fsgroup"),
             ("Deployment", pod + ["containers", 0, "securityContext"], "capabilities", "capability"),
@@ -196,6 +198,22 @@ class Agreement(unittest.TestCase):
         self.assertGreater(probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"], grace * 2)
         deadline = seconds(written["shutdown"]["deadline"])
         self.assertGreater(pod["terminationGracePeriodSeconds"], deadline + 2 + 10, "the app needs time too")
+
+        # A hung one is ended sooner than the pod, and a sound one may still drain.
+        hung = probes["liveness"]["terminationGracePeriodSeconds"]
+        self.assertGreater(hung, deadline)
+        self.assertLess(hung, pod["terminationGracePeriodSeconds"])
+
+    def test_connections_fit_the_memory(self):
+        limit = re.fullmatch(r"(\d+)Mi", manifests.sidecar()["resources"]["limits"]["memory"])[1]
+        taken = 16 + manifests.settings()["limits"]["connections"] * 24.6 / 1024
+        self.assertLess(taken, int(limit) * 3 / 4)
+        self.assertIn("24.6 KiB", (manifests.FOLDER / "sidecar.yaml").read_text())
+
+    def test_what_is_applied_holds_no_placeholder_of_a_key(self):
+        kinds = [document["kind"] for path in manifests.FOLDER.glob("*.yaml") for document in yaml.safe_load_all(path.read_text())]
+        self.assertNotIn("Secret", kinds)
+        self.assertEqual(manifests.sidecar()["terminationMessagePolicy"], "FallbackToLogsOnError")
 
     def test_the_budget_is_shared_among_the_pods(self):
         spec = manifests.documents()["Deployment"]["spec"]

@@ -27,8 +27,13 @@ def unit():
     return found
 
 
+GROUP = "bearerd-callers"
+
+
 def toml():
-    return (FOLDER / "bearerd.toml").read_text().replace(manifests.PLACEHOLDER, "acct-1")
+    """The settings for an account, with this process's own group in the place of the one that an operator makes."""
+    text = (FOLDER / "bearerd.toml").read_text().replace(manifests.PLACEHOLDER, "acct-1")
+    return text.replace(f'"{GROUP}"', f'"{os.getegid()}"')
 
 
 def seconds(text):
@@ -85,7 +90,7 @@ class Unit(unittest.TestCase):
         settings = self.folder / "bearerd.toml"
         settings.write_text(text)
         for name in ("key_id", "api_key"):
-            (self.folder / name).write_text("a-key")
+            (self.folder / name).write_text(f"a-{name}")
             (self.folder / name).chmod(0o600)
         environment = {
             "BEARERD_UPSTREAM__KEYS__0__KEY_ID_FILE": str(self.folder / "key_id"),
@@ -104,6 +109,17 @@ class Unit(unittest.TestCase):
         said = self.check((FOLDER / "bearerd.toml").read_text())
         self.assertEqual(said.returncode, 78)
         self.assertIn("upstream.account", said.stderr)
+
+    def test_the_second_pair_and_the_group_are_the_same_in_both_files(self):
+        service, written = (FOLDER / "bearerd.service").read_text(), (FOLDER / "bearerd.toml").read_text()
+        self.assertEqual(unit()["SupplementaryGroups"], [GROUP])
+        self.assertIn(f"groupadd --system {GROUP}", service)
+        settings = tomllib.loads(written)
+        self.assertEqual([settings[section]["socket_group"] for section in ("http", "grpc")], [GROUP, GROUP])
+        both = tomllib.loads(re.sub(r"(?m)^#(\[\[|\w+ = )", r"\1", written))
+        paths = {path.rsplit("/", 1)[1] for pair in both["upstream"]["keys"] for path in pair.values()}
+        loaded = set(re.findall(r"(?m)^#?LoadCredential=(\w+):", service))
+        self.assertEqual((paths, len(paths)), (loaded, 4))
 
     def test_what_does_not_mend_itself_is_not_tried_again(self):
         [codes] = unit()["RestartPreventExitStatus"]

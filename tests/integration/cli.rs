@@ -196,3 +196,48 @@ fn the_sandbox_stands_alone() {
     let said = sandbox.end();
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn the_sandbox_writes_settings_that_serve_takes() {
+    // The second has tokens that live no longer than its window.
+    for flags in [&[][..], &["--token-lifetime", "20s", "--window", "10m"]] {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("made").display().to_string();
+        let arguments = [
+            &[
+                "sandbox",
+                "--listen",
+                "127.0.0.1:0",
+                "--write-settings",
+                &folder,
+            ],
+            flags,
+        ];
+        let mut sandbox = Process::start(bearerd(&arguments.concat(), &[]));
+        let told = sandbox.until("the sandbox has told its address", |it| {
+            serde_json::from_str::<Value>(&it.out()).ok()
+        });
+        let settings = told["settings"].as_str().unwrap().to_owned();
+        assert_eq!(settings, format!("{folder}/bearerd.toml"));
+        let ports = ["--http-listen", "--grpc-listen", "--admin-listen"]
+            .map(|flag| [flag, "127.0.0.1:0"])
+            .concat();
+        let serve = [&["serve", "--config", &settings][..], &ports].concat();
+        let mut daemon = Process::start(bearerd(&serve, &[]));
+        daemon.until("the first token", |it| {
+            it.err().contains("a token was minted").then_some(())
+        });
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.end().code, Some(0));
+        // Somebody's real keys could be there.
+        let again = run(&arguments.concat(), &[]);
+        assert_eq!(again.code, Some(1), "{again:?}");
+        assert!(
+            again.err.contains("name a folder without it"),
+            "{}",
+            again.err
+        );
+        sandbox.signal(Signal::TERM);
+        assert_eq!(sandbox.end().code, Some(0));
+    }
+}

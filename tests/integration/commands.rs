@@ -70,6 +70,7 @@ const ROWS: &[Row<'_>] = &[
     ("nobody", "wait --timeout 2days", 2, "up to a day"),
     ("nobody", "wait --address unix:here", 2, "absolute path"),
     ("nobody", "status --admin nowhere", 2, "--admin: "),
+    ("nobody", "status --admin nowhere.invalid:1", 75, "the name does not resolve on this machine: mend it in --admin or admin.listen"),
     ("nobody", "status --watch --admin nowhere", 2, "--admin: "),
     ("nobody", "refresh --admin nowhere", 2, "--admin: "),
     ("nobody", "ledger", 2, "Usage"),
@@ -138,6 +139,17 @@ async fn every_command_ends_with_its_exit_code() {
     daemon.first_token().await;
     let there = places(&world, &daemon);
     type_rows("live", &world, &there);
+    let token = daemon.token().await.access_token();
+    for (more, end) in [(&[][..], "\n"), (&["--no-newline"], "")] {
+        let raw = [
+            &["token", "--format", "raw", "--address", &daemon.http][..],
+            more,
+        ]
+        .concat();
+        // It is compared without being shown.
+        let printed = bearerd(&raw, &[]).output().unwrap().stdout;
+        assert!(printed == format!("{token}{end}").as_bytes(), "{more:?}");
+    }
     assert!(daemon.stop().await.success());
     type_rows("nobody", &world, &there);
     world.finish();

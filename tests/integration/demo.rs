@@ -153,6 +153,13 @@ fn a_second_demo_says_in_one_line_why_it_cannot_begin() {
             "{}",
             said.err
         );
+        let hint = format!("is a demo or a daemon running already? {flag} names another address");
+        let sandbox = "is a demo running already? --sandbox-listen names another address";
+        assert!(
+            said.err.contains(&hint) || said.err.contains(sandbox),
+            "{}",
+            said.err
+        );
     }
     demo.process.signal(Signal::TERM);
     assert_eq!(demo.process.end().code, Some(0));

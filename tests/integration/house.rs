@@ -48,7 +48,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["caller", "issuer", "listener", "record", "telemetry", "tls"],
     ),
     ("api", &["caller", "listener", "vend"]),
-    ("admin", &["caller", "listener", "telemetry", "vend"]),
+    (
+        "admin",
+        &["caller", "listener", "record", "telemetry", "vend"],
+    ),
     ("caller", &["listener", "telemetry"]),
     ("keeper", &["budget", "issuer", "record", "vend"]),
     ("record", &["budget"]),

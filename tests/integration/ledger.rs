@@ -1,8 +1,10 @@
 //! The record changed by hand, under a running daemon and without one.
 
 use std::fs;
+use std::process::Command;
 
 use bearerd::sandbox::Fault;
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::harness::{Daemon, Scale, World};
@@ -256,6 +258,115 @@ async fn a_running_daemon_that_is_unparked_tries_its_keys_again() {
         "it is not parked; nothing was changed\n"
     );
     assert!(daemon.stop().await.success());
+    world.finish();
+}
+
+/// A daemon of this world that answers operators on a Unix socket too, and the socket.
+async fn start_with_admin_socket(world: &World) -> (Daemon, String) {
+    let socket = format!("unix:{}", world.path("admin.sock").display());
+    let listen = format!("[admin]\nlisten = [\"127.0.0.1:0\", {socket:?}]");
+    let text = world.toml(&world.state(), "state");
+    let text = text.replace("[admin]\nlisten = [\"127.0.0.1:0\"]", &listen);
+    let settings = world.write("with-socket.toml", &text);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd"));
+    command
+        .args(["serve", "--config"])
+        .arg(settings)
+        .env_clear();
+    (Daemon::spawn(command, &world.captured).await, socket)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_out_of_reach_is_changed_through_the_daemon() {
+    let scale = Scale {
+        limit: 6,
+        ..Scale::still()
+    };
+    let world = World::new(scale).await;
+    drop(one_mint(&world).await);
+    let (daemon, socket) = start_with_admin_socket(&world).await;
+    let lineage = record(&world)["lineage"].clone();
+    // The keys are out of this user's reach, as credentials are.
+    let command = |command: &str| {
+        let file = world.path("with-socket.toml").display().to_string();
+        let words: Vec<&str> = command.split(' ').chain(["--config", &file]).collect();
+        let said = run(
+            &words,
+            &[("BEARERD_UPSTREAM__KEYS__0__API_KEY_FILE", "/nowhere/key")],
+        );
+        world.captured.add(command, &(said.out.clone() + &said.err));
+        said
+    };
+    let said = command("ledger spend 2");
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (Some(0), ""),
+        "{}",
+        said.err
+    );
+    let asked = format!("asking the daemon at {socket}\n2 spent, until ");
+    assert!(said.err.contains(&asked), "{}", said.err);
+    assert!(
+        said.err.contains("3 slots are taken, and 6 may be"),
+        "{}",
+        said.err
+    );
+    let status = daemon
+        .until("the slots are seen", |status| slots(status).len() == 3)
+        .await;
+    assert_eq!(slots(&status)[1..], ["operator"; 2]);
+    assert_eq!(record(&world)["lineage"], lineage, "it is no lost record");
+
+    // Asked by name, whatever is in reach.
+    let said = command(&format!("ledger spend 1 --admin {socket}"));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(!said.err.contains("out of reach"), "{}", said.err);
+    let said = command(&format!("ledger spend 7 --admin {socket}"));
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("with N from 1 to 6"), "{}", said.err);
+    let said = command("unpark");
+    assert_eq!(said.code, Some(0));
+    assert!(
+        said.err
+            .ends_with("it is not parked; nothing was changed\n"),
+        "{}",
+        said.err
+    );
+    // On a port nobody knows who asks.
+    for path in ["/spend?count=1", "/unpark"] {
+        let refused = daemon.send(Method::POST, &daemon.admin, path, &[], None);
+        let refused = refused.await.unwrap();
+        assert_eq!(
+            (refused.status, refused.problem().as_str()),
+            (403, "socket_only")
+        );
+    }
+    // Whoever names a folder means that one.
+    let said = command("ledger spend 1 --state-folder /nowhere");
+    assert_eq!(said.code, Some(78), "{}", said.err);
+    daemon
+        .until("four slots", |status| slots(status).len() == 4)
+        .await;
+    assert!(daemon.stop().await.success());
+    for line in [
+        ["action=\"spend\"", "outcome=\"spent\""],
+        ["action=\"spend\"", "outcome=\"bad_count\""],
+        ["action=\"spend\"", "outcome=\"socket_only\""],
+        ["action=\"unpark\"", "outcome=\"not_parked\""],
+    ] {
+        let told = world.captured.lines("stderr");
+        assert!(
+            told.iter()
+                .any(|it| line.iter().all(|part| it.contains(part))),
+            "{line:?}"
+        );
+    }
+    // With nobody there either, both are told.
+    let said = command("ledger spend 1");
+    assert_eq!(said.code, Some(75));
+    for part in ["/nowhere/key cannot be read", "no daemon answers at unix:"] {
+        assert!(said.err.contains(part), "{}", said.err);
+    }
     world.finish();
 }
 

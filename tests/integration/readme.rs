@@ -59,7 +59,7 @@ fn line(text: &str) -> Line<'_> {
         Line::Tests(rest.trim())
     } else if let Some(rest) = command.strip_prefix("bearerd ") {
         Line::Bearerd(rest)
-    } else if ["docker ", "kubectl ", "install ", "systemctl "]
+    } else if ["docker ", "kubectl ", "install ", "systemctl ", "groupadd "]
         .iter()
         .any(|it| command.starts_with(it))
     {
@@ -263,7 +263,7 @@ fn the_example_settings_are_good() {
     let here = folder.path().display().to_string();
     for name in ["key_id", "api_key"] {
         let path = folder.path().join(name);
-        fs::write(&path, "a-key").unwrap();
+        fs::write(&path, format!("a-{name}")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
     let authority = Authority::new("root");

@@ -33,7 +33,7 @@ struct Desk(TempDir);
 impl Desk {
     fn new() -> Self {
         let desk = Self(tempfile::tempdir().unwrap());
-        desk.write("id", SECRET);
+        desk.write("id", &format!("id-of-{SECRET}"));
         desk.write("key", SECRET);
         desk
     }
@@ -449,6 +449,74 @@ fn a_record_that_is_not_ours_is_never_touched() {
     assert_eq!(
         fs::read_to_string(desk.here("DIR/state/record.json")).unwrap(),
         "{\"format\": \"9.0\"}"
+    );
+}
+
+#[test]
+fn check_leaves_nothing_behind() {
+    let desk = Desk::new();
+    desk.write("bearerd.toml", GOOD);
+    let names = |folder: &str| {
+        let all = fs::read_dir(desk.here(folder)).unwrap();
+        let mut names: Vec<_> = all.map(|it| it.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names("DIR");
+    let said = desk.run("check", &[], &[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.err
+            .ends_with(&desk.here("serve will make the state folder DIR/state\n")),
+        "{}",
+        said.err
+    );
+    assert_eq!(names("DIR"), before, "no folder");
+
+    fs::create_dir(desk.here("DIR/state")).unwrap();
+    let said = desk.run("check", &[], &[]);
+    assert!(said.err.contains("there is no record at"), "{}", said.err);
+    assert_eq!(names("DIR/state").len(), 0, "no lock and nothing else");
+    // What works on a record makes none of its surroundings either.
+    for command in [&["show"][..], &["spend", "1"], &["reset", "--yes"]] {
+        let said = desk.run("ledger", command, &[]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert_eq!(names("DIR/state").len(), 0, "{command:?}");
+    }
+
+    if let Err(why) = std::os::unix::fs::chown(desk.here("DIR/state"), Some(4242), None) {
+        cannot_run_here(
+            "check_leaves_nothing_behind",
+            &format!("no folder of another user can be made here ({why})"),
+        );
+        return;
+    }
+    let said = desk.run("check", &[], &[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(!said.err.contains("the settings are good;"), "{}", said.err);
+    let warned = desk.here("warning: DIR/state belongs to user 4242, and this is user ");
+    assert!(said.err.contains(&warned), "{}", said.err);
+}
+
+#[test]
+fn a_state_folder_that_others_may_write_to_is_told_by_serve_too() {
+    let desk = Desk::new();
+    fs::create_dir(desk.here("DIR/state")).unwrap();
+    fs::set_permissions(desk.here("DIR/state"), fs::Permissions::from_mode(0o777)).unwrap();
+    let strict = GOOD.replace("[record.file]", "[record.file]\nstrict_permissions = true");
+    desk.write("bearerd.toml", &strict);
+    let line =
+        "record.file.folder: every user of this machine may write to DIR/state (mode 0777), …";
+    for command in ["serve", "check", "init"] {
+        desk.refused(&desk.run(command, &[], &[]), 78, &[line]);
+    }
+    desk.write("bearerd.toml", GOOD);
+    let said = desk.run("check", &[], &[]);
+    assert_eq!(said.code, Some(0));
+    assert!(
+        said.err.contains("warning: record.file.folder: every user"),
+        "{}",
+        said.err
     );
 }
 

@@ -194,7 +194,7 @@ impl Shown {
                 left => format!(" but for {left}"),
             };
             waits.push(format!(
-                "mints{but} keep their distance{until}, since the past is unknown"
+                "unknown history{until}: mints{but} keep their distance, since what was spent before is not known"
             ));
         }
         if waits.is_empty() {
@@ -287,7 +287,7 @@ impl Row {
             holder: slot.holder.clone(),
             class: slot.class.name(),
             trigger: slot.trigger.name(),
-            outcome: slot.outcome.name(),
+            outcome: slot.outcome_shown(),
             reserved_at: slot.reserved_at.shown_beside(slot.frees_at, now),
             frees_at: slot.frees_at.shown(now),
             frees_in: slot.frees_at.boot.saturating_sub(now.boot),
@@ -301,7 +301,7 @@ impl Row {
             time(self.reserved_at),
             time(self.frees_at),
             humantime::format_duration(left).to_string(),
-            self.outcome,
+            self.outcome.replace('_', " "),
             self.class,
             self.trigger.replace('_', " "),
             self.holder

@@ -13,6 +13,8 @@ pub(super) struct Document {
     pub(super) budget: Budget,
     pub(super) minting: Option<u64>,
     pub(super) next: Option<Next>,
+    pub(super) refresh: Option<Refresh>,
+    pub(super) unknown_history: Option<Unknown>,
     #[serde(default)]
     pub(super) attempts: Vec<Attempt>,
     pub(super) register: Register,
@@ -64,6 +66,18 @@ pub(super) struct Next {
 }
 
 #[derive(Debug, Deserialize)]
+pub(super) struct Refresh {
+    pub(super) at: Option<Timestamp>,
+    pub(super) waiting_for: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Unknown {
+    pub(super) until: Option<Timestamp>,
+    pub(super) pace_seconds: f64,
+}
+
+#[derive(Debug, Deserialize)]
 pub(super) struct Attempt {
     #[serde(default)]
     pub(super) attempt: u64,
@@ -109,6 +123,14 @@ impl Document {
             .is_some_and(|token| token.expires_at > self.now())
     }
 
+    /// The failures since the last token: how many, and when the first of them began.
+    pub(super) fn failing(&self) -> Option<(usize, Timestamp)> {
+        let failed = |it: &&Attempt| !matches!(it.outcome.as_str(), "minted" | "repeated");
+        let run = self.attempts.iter().take_while(failed);
+        let (count, first) = run.fold((0, None), |(count, _), it| (count + 1, Some(it.began_at)));
+        first.map(|first| (count, first))
+    }
+
     /// True if nothing in it has changed but what time passing changes: the same token in the same state, the same slots, attempts
     /// and troubles, and the next attempt and the parking at the same times, give or take a second.
     pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
@@ -148,5 +170,6 @@ impl Document {
             && next(self) == next(other)
             && self.minting == other.minting
             && self.register.up == other.register.up
+            && self.unknown_history.is_some() == other.unknown_history.is_some()
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::document::{Attempt, Budget, Document, Slot, Token};
+use super::document::{Attempt, Budget, Document, Refresh, Slot, Token};
 use super::page::{INDENT, Page, Span, Tone};
 
 /// Attempts beyond these are in `--format json`.
@@ -39,9 +39,17 @@ pub(super) fn render(document: &Document, width: usize, colour: bool) -> String 
             &[plain(format!("{kind}, ")), (Tone::Good, "up".into())],
         );
     }
+    view.refresh(document.refresh.as_ref());
     view.timeline(document);
+    view.legend();
     view.page.text()
 }
+
+/// `--help` has the same.
+const LEGEND_OF_MARKS: &str = "\
+○ next, ◐ under way, ● minted, ∅ not sent (its slot is free again), × spent without a token, ■ spent by hand, ▲ refresh due";
+const LEGEND_OF_CLASSES: &str = "\
+routine: scheduled or by hand, leaves the reserve; reported: a caller's token was refused, leaves two; urgent: no token or nearly none, takes all";
 
 /// A page, and the time from which everything on it is seen.
 struct View {
@@ -66,6 +74,15 @@ impl View {
             let text = format!("{}: {}", trouble.code, trouble.detail);
             page.wrapped("TROUBLE", &text, Tone::Bad);
         }
+        if let Some((count, first)) = document.failing() {
+            let attempts = if count == 1 { "attempt" } else { "attempts" };
+            let text = format!(
+                "{count} {attempts} without a token, since {}, {} ago",
+                time(first),
+                length(first, self.now)
+            );
+            page.line("FAILING", text, Tone::Bad);
+        }
         let register = &document.register;
         if !register.up {
             let detail = register.detail.as_deref().unwrap_or("no reason known");
@@ -81,6 +98,16 @@ impl View {
         if document.token.as_ref().is_some_and(|token| token.suspect) {
             let text = "a caller reported that this token was refused";
             page.line("SUSPECT", text, Tone::Bad);
+        }
+        if let Some(unknown) = &document.unknown_history {
+            let until = unknown.until.map_or_else(String::new, |at| {
+                format!(" until {}, for {}", time(at), length(self.now, at))
+            });
+            let pace = rounded(unknown.pace_seconds);
+            let text = format!(
+                "unknown history{until}: what was spent before the record began is not known, so mints keep {pace} apart"
+            );
+            page.wrapped("NOTE", &text, Tone::Warn);
         }
         if document.short_lead {
             let text = "the lead is short (refresh.allow_short_lead): a spent budget can outlast the token";
@@ -171,6 +198,28 @@ impl View {
         }
     }
 
+    /// What `bearerd refresh` would be told.
+    fn refresh(&mut self, refresh: Option<&Refresh>) {
+        let Some(refresh) = refresh else { return };
+        let why = waited_for(&refresh.waiting_for);
+        let text = match (refresh.waiting_for.as_str(), refresh.at) {
+            ("nothing", _) => "by hand now".to_owned(),
+            (_, Some(at)) => format!(
+                "by hand in {}, at {}, waits for {why}",
+                length(self.now, at),
+                time(at)
+            ),
+            (_, None) => format!("by hand waits for {why}"),
+        };
+        self.page.line("refresh", text, Tone::Plain);
+    }
+
+    /// What the marks and the classes mean.
+    fn legend(&mut self) {
+        self.page.wrapped("", LEGEND_OF_MARKS, Tone::Dim);
+        self.page.wrapped("", LEGEND_OF_CLASSES, Tone::Dim);
+    }
+
     /// The next attempt, the one under way, and those that were made, newest first.
     fn timeline(&mut self, document: &Document) {
         let mut label = "timeline";
@@ -257,6 +306,7 @@ fn outcome_mark(outcome: &str) -> (Tone, &'static str) {
         "minted" => (Tone::Good, "●"),
         "begun" => (Tone::Warn, "◐"),
         "not_sent" => (Tone::Warn, "∅"),
+        "by_hand" => (Tone::Plain, "■"),
         _ => (Tone::Bad, "×"),
     }
 }
@@ -290,15 +340,23 @@ fn milliseconds(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
 }
 
-/// Whole seconds, and minutes only from an hour on: nobody plans by less.
+/// From here on minutes say enough.
+const MINUTES_FROM: u64 = 10 * 60;
+
+/// Whole seconds, and from ten minutes on whole minutes: nobody plans by less. Rounded down, so that no life is told too long.
 fn length(from: Timestamp, to: Timestamp) -> String {
     let seconds = milliseconds(from, to) / 1000;
-    let whole = if seconds >= 60 * 60 {
-        seconds / 60 * 60
-    } else {
-        seconds
+    let whole = match seconds {
+        MINUTES_FROM.. => seconds / 60 * 60,
+        _ => seconds,
     };
     humantime::format_duration(Duration::from_secs(whole)).to_string()
+}
+
+/// A length in whole seconds, rounded up.
+fn rounded(seconds: f64) -> String {
+    let length = Duration::try_from_secs_f64(seconds.ceil()).unwrap_or_default();
+    humantime::format_duration(length).to_string()
 }
 
 fn time(at: Timestamp) -> String {
@@ -328,7 +386,7 @@ fn waited_for(name: &str) -> String {
         "pace" => "its pace".into(),
         "backoff" => "the back-off".into(),
         "budget" => "a free slot".into(),
-        "probation" => "an unknown past".into(),
+        "probation" => "its pace on an unknown history".into(),
         "intermediary" => "its share behind an intermediary".into(),
         "claim" => "another's mint".into(),
         "register" => "the record".into(),

@@ -13,8 +13,8 @@ use crate::clock::Stamp;
 use crate::config::Sources;
 use crate::token::Generation;
 use crate::vend::status::{
-    AttemptStatus, BudgetStatus, FreeStatus, NextStatus, ParkedStatus, RegisterStatus, SlotStatus,
-    Status, TokenStatus, Trouble,
+    AttemptStatus, BudgetStatus, FreeStatus, NextStatus, ParkedStatus, RefreshStatus,
+    RegisterStatus, SlotStatus, Status, TokenStatus, Trouble, UnknownStatus,
 };
 
 fn at(minutes: i64) -> Stamp {
@@ -75,6 +75,10 @@ fn status() -> Status {
             trigger: "schedule",
             waiting_for: "schedule",
         }),
+        refresh: Some(RefreshStatus {
+            at: Some(at(20)),
+            waiting_for: "nothing",
+        }),
         attempts: vec![
             attempt(42, "minted", 0, None),
             attempt(41, "lost", -2, Some("no whole answer within 10s")),
@@ -102,10 +106,15 @@ budget    [×][●][ ][ ][ ][ ][ ][ ][ ][ ]  2 of 10 slots taken
           free now: 5 routine, 3 reported, 8 urgent
           the first frees in 11m, at 12:31:00Z; the last in 13m, at 12:33:00Z
 record    file, up
+refresh   by hand now
 timeline  ○ 12:27:00Z  in 7m       routine, as scheduled, waits for its time
           ● 12:00:00Z  20m ago     minted     0.24s  urgent, first token, key 1
           × 11:58:00Z  22m ago     lost       0.24s  urgent, first token, key 1
                        no whole answer within 10s
+          ○ next, ◐ under way, ● minted, ∅ not sent (its slot is free again), × spent without a
+          token, ■ spent by hand, ▲ refresh due
+          routine: scheduled or by hand, leaves the reserve; reported: a caller's token was refused,
+          leaves two; urgent: no token or nearly none, takes all
 ";
     assert_eq!(render::render(&document(&status()), 100, false), expected);
 }
@@ -162,6 +171,43 @@ fn states() -> Vec<(&'static str, Status)> {
         it.budget.slots.push(SlotStatus {
             outcome: "begun",
             ..it.budget.slots[1].clone()
+        });
+    });
+    add("unknown history, and slots spent by hand", &|it| {
+        it.at = Some(at(1));
+        it.unknown_history = Some(UnknownStatus {
+            until: Some(at(31)),
+            pace: Duration::from_millis(197_100),
+        });
+        it.refresh = Some(RefreshStatus {
+            at: Some(at(3)),
+            waiting_for: "probation",
+        });
+        let by_hand = |attempt| SlotStatus {
+            attempt: Generation(attempt),
+            trigger: "operator",
+            outcome: "by_hand",
+            ..it.budget.slots[0].clone()
+        };
+        let both = [by_hand(43), by_hand(44)];
+        it.budget.slots.extend(both);
+    });
+    add("failing for long", &|it| {
+        it.at = Some(at(50));
+        let failed = |minute: i64| AttemptStatus {
+            outcome: "not_sent",
+            began_at: at(minute),
+            ..it.attempts[1].clone()
+        };
+        let failed: Vec<_> = (30..42).rev().map(failed).collect();
+        it.attempts.splice(0..0, failed);
+        it.trouble = Some(Trouble {
+            code: "not_sent",
+            detail: "the name does not resolve".into(),
+        });
+        it.refresh = Some(RefreshStatus {
+            at: None,
+            waiting_for: "register",
         });
     });
     add("suspect", &|it| {

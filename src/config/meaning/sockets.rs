@@ -111,7 +111,9 @@ pub(super) fn warnings(
             ));
         }
     }
-    if let Some(admin) = admin.filter(|it| !it.uids.is_empty() || !it.gids.is_empty())
+    // Root reaches every socket anyway: it is named alone for what changes the record, which no port answers.
+    if let Some(admin) =
+        admin.filter(|it| it.uids.iter().any(|uid| *uid != 0) || !it.gids.is_empty())
         && let Some(port) = admin.listen.iter().find(|it| unix(it).is_none())
     {
         warnings.push(format!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::problems::one_line;
 use super::super::raw::Written;
 use super::super::{Admin, Grpc, Http, Secured};
-use super::upstream::wide_mode;
+use super::permissions::wide_mode;
 use crate::caller::rule::Named;
 use crate::clock::{Clock, SystemClock};
 use crate::listener::Address;

@@ -1,15 +1,14 @@
 //! The account, its keys, and where its tokens are asked for.
 
-use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use reqwest::Url;
 
 use super::super::problems::one_line;
 use super::super::raw::Written;
-use crate::issuer::{KeyError, KeyFiles, truecaller};
+use super::permissions::wide_mode;
+use crate::issuer::{Key, KeyError, KeyFiles, truecaller};
 use crate::record::Rules;
 
 /// Truecaller gives an account at most five keys.
@@ -88,14 +87,51 @@ pub(super) fn keys(written: &mut Written, warnings: &mut Vec<String>) -> Option<
     let mut pairs = Vec::new();
     // Up to the last one that was written: a gap has its own problem.
     for index in 0..=indexes.last().copied().unwrap_or(0) {
+        if !indexes.contains(&index) {
+            // Such as a second pair from the environment, without the file that names the first.
+            let path = format!("upstream.keys.{index}");
+            let text = format!(
+                "nothing names this pair, and upstream.keys.{} is there; pairs are counted from 0 and without a gap: name this one, too, or \
+                 count that one lower",
+                indexes.range(index..).next().unwrap_or(&index)
+            );
+            written.problem(&path, text);
+            pairs.push(None);
+            continue;
+        }
         let [id, key] = FILES.map(|file| {
             let path = format!("upstream.keys.{index}.{file}");
             key_file(written, &path, absent, warnings)
         });
         pairs.push(id.zip(key));
     }
-    let pairs: Option<Vec<_>> = pairs.into_iter().collect();
-    Some(KeyFiles { pairs: pairs? })
+    let pairs: Vec<_> = pairs.into_iter().collect::<Option<_>>()?;
+    warnings.extend(oddities(&pairs));
+    Some(KeyFiles { pairs })
+}
+
+/// What looks like a mistake in the pairs that are there, one line each.
+fn oddities(pairs: &[(PathBuf, PathBuf)]) -> Vec<String> {
+    let read = |pair: &(PathBuf, PathBuf)| {
+        let alone = KeyFiles {
+            pairs: vec![pair.clone()],
+        };
+        alone.read().ok().map(|keys| keys.pick(0).clone())
+    };
+    let keys: Vec<Option<Key>> = pairs.iter().map(read).collect();
+    let mut told = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        let Some(key) = key else { continue };
+        let all = key.oddities().into_iter();
+        told.extend(all.map(|what| format!("upstream.keys.{index}: {what}")));
+        let same = |earlier: &Option<Key>| earlier.as_ref() == Some(key);
+        if let Some(first) = keys[..index].iter().position(same) {
+            told.push(format!(
+                "upstream.keys.{index}: it is the same pair as upstream.keys.{first}; a refusal of one costs a slot for each; leave one out"
+            ));
+        }
+    }
+    told
 }
 
 /// The two files of a pair.
@@ -166,7 +202,7 @@ fn key_file(
 fn told(error: &KeyError) -> String {
     let mend = match error {
         KeyError::Unreadable { .. } => "; mount it there, or name another file",
-        KeyError::NotAKey { .. } => "; write only the key into it",
+        KeyError::NotAKey { .. } => "; write only the key into it, as one line of visible ASCII",
         KeyError::None => "",
     };
     format!("{error}{mend}")
@@ -190,12 +226,6 @@ fn is_path(text: &str) -> bool {
     ["/", "./", "../"]
         .iter()
         .any(|start| text.starts_with(start))
-}
-
-/// The file's mode, if it lets in more than its owner. Links are followed: Secret volumes are made of them.
-pub(super) fn wide_mode(file: &Path) -> Option<u32> {
-    let mode = fs::metadata(file).ok()?.permissions().mode() & 0o777;
-    (mode & 0o077 != 0).then_some(mode)
 }
 
 /// The mint call, if everything that makes it is right.

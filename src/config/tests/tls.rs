@@ -124,11 +124,29 @@ fn what_may_be_as_it_is_but_should_not_is_a_warning() {
     desk.write(
         "tlskey",
         &fs::read_to_string(desk.folder.path().join("tlskey")).unwrap(),
-        0o640,
+        0o644,
     );
     let warned = desk.warned(&format!("{PAIR}http.tls = \"always\""));
     assert!(
-        warned.len() == 1 && warned[0].contains("can be read by others than its owner (mode 0640)"),
+        warned.len() == 1 && warned[0].contains("can be read by others than its owner (mode 0644)"),
         "{warned:?}"
     );
+}
+
+#[test]
+fn a_key_with_a_password_is_told_as_such() {
+    let (desk, _) = Desk::with_tls();
+    for text in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMIIB\n-----END EC PRIVATE KEY-----\n",
+    ] {
+        desk.write("tlskey", text, 0o600);
+        let told = desk.told(PAIR);
+        assert_eq!(
+            told,
+            [
+                "tls.key_file: DIR/tlskey: its private key has a password, which bearerd cannot ask for; write it without: `openssl pkey -in OLD -out NEW`, mode 0600"
+            ]
+        );
+    }
 }

@@ -264,12 +264,23 @@ impl World {
     }
 
     pub(super) fn refresh(&mut self, daemon: usize) -> RefreshOutcome {
+        let now = self.stamp(self.daemons[daemon].machine);
+        let told = self.life(daemon).keeper.status(now, "test").refresh;
         self.give(daemon, Input::Refresh);
-        self.life(daemon)
-            .refreshed
-            .last()
-            .expect("it was answered")
-            .clone()
+        let answered = self.life(daemon).refreshed.last();
+        let outcome = answered.expect("it was answered").clone();
+        let told = told.expect("it is always told");
+        let same = match &outcome {
+            RefreshOutcome::Refreshing => told.waiting_for == "nothing",
+            RefreshOutcome::Refused { waiting_for, until } => {
+                told.waiting_for == *waiting_for && told.at == *until
+            }
+        };
+        assert!(
+            same,
+            "the status said {told:?}, and the refresh came to {outcome:?}"
+        );
+        outcome
     }
 
     /// The register's record is changed behind everybody's back.

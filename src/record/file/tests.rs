@@ -288,6 +288,59 @@ fn folders_that_cannot_serve_are_refused_with_a_remedy() {
 }
 
 #[test]
+fn an_inspection_finds_what_an_opening_would_and_leaves_nothing() {
+    let folder = Folder::new();
+    let about = || fs::metadata(folder.path("")).unwrap();
+    let before = (about().mtime(), about().mtime_nsec());
+    let register = FileRegister::inspect(&folder.path("")).unwrap();
+    assert_eq!(folder.names(), [""; 0]);
+    assert_eq!(
+        before,
+        (about().mtime(), about().mtime_nsec()),
+        "not even for a moment"
+    );
+    assert_eq!(register.path(), folder.path("record.json"));
+    let missing = FileRegister::inspect(&folder.path("a/b")).unwrap();
+    assert_eq!((folder.names(), missing.owner()), (vec![], None));
+
+    // Under a daemon that writes at this moment, too.
+    folder.open();
+    let lock = File::open(folder.path("record.lock")).unwrap();
+    lock.lock().unwrap();
+    FileRegister::inspect(&folder.path("")).unwrap();
+    assert_eq!(folder.names(), ["record.lock"]);
+    let us = rustix::process::geteuid().as_raw();
+    let owner = register.owner().unwrap();
+    assert_eq!(owner, (folder.path("record.lock").as_path(), us));
+
+    let refused = |path: &Path| FileRegister::inspect(path).err().unwrap().to_string();
+    let told = refused(Path::new("/proc/bearerd"));
+    assert!(
+        told.contains("/proc/bearerd cannot be made (No such file"),
+        "{told}"
+    );
+    let told = refused(Path::new("/proc/self"));
+    assert!(told.contains("/proc/self cannot be written"), "{told}");
+    let told = refused(&folder.path("record.lock/below"));
+    assert!(told.contains("cannot be made (Not a directory"), "{told}");
+}
+
+#[test]
+fn a_lock_that_cannot_be_opened_is_named_itself() {
+    let folder = Folder::new();
+    // Even root cannot open a link that is not followed.
+    std::os::unix::fs::symlink("elsewhere", folder.path("record.lock")).unwrap();
+    for refused in [FileRegister::open, FileRegister::inspect] {
+        let told = refused(&folder.path("")).err().unwrap().to_string();
+        let begin = format!(
+            "{} cannot be opened for writing",
+            folder.path("record.lock").display()
+        );
+        assert!(told.starts_with(&begin), "{told}");
+    }
+}
+
+#[test]
 fn a_missing_folder_is_made_for_its_owner_alone() {
     let folder = Folder::new();
     FileRegister::open(&folder.path("a/b")).unwrap();

@@ -282,8 +282,18 @@ impl Inside {
 
     /// Sets the wall clock, and waits until the keeper has taken a step by it, as it does each second.
     pub async fn set_ahead(&self, seconds: i64) {
-        let audit = std::fs::read_to_string(&self.audit).unwrap_or_default();
-        self.told_before.store(audit.len(), Ordering::SeqCst);
+        // Lines are on their way to the file for a moment.
+        let length = || std::fs::metadata(&self.audit).map_or(0, |it| it.len());
+        let mut before = length();
+        loop {
+            sleep(Duration::from_millis(200)).await;
+            match length() {
+                same if same == before => break,
+                more => before = more,
+            }
+        }
+        let before = usize::try_from(before).unwrap();
+        self.told_before.store(before, Ordering::SeqCst);
         self.clock.set_ahead(seconds);
         let set_at = self.clock.now();
         self.until(|status| status.at.is_some_and(|at| at.boot > set_at.boot))
