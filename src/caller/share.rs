@@ -19,8 +19,11 @@ const REFUSALS: Rate = rate(1, 100);
 /// Lines about watches, reports, and what operators do. The burst covers a start or an end of many at once.
 const ACTIONS: Rate = rate(1, 1000);
 
-/// All lines, of one kind, about those who have no bounds of their own.
-const TOTAL: Rate = rate(10, 1000);
+/// All lines about refusals of those who have no bounds of their own.
+const ALL_REFUSALS: Rate = rate(10, 1000);
+
+/// All lines about what they do. One of them alone must not take the whole burst.
+const ALL_ACTIONS: Rate = rate(10, 4000);
 
 const fn rate(per_second: u32, burst: u32) -> Rate {
     Rate {
@@ -76,8 +79,8 @@ impl Share {
     /// That of all whom this name stands for, or who have none. They are told apart by where they come from.
     pub(super) fn of_many(caller: Option<&str>) -> Self {
         let bounds = Bounds::ByPlace {
-            refusals: Places::new(REFUSALS),
-            actions: Places::new(ACTIONS),
+            refusals: Places::new(REFUSALS, ALL_REFUSALS),
+            actions: Places::new(ACTIONS, ALL_ACTIONS),
         };
         Self::new(caller.map(Into::into), bounds)
     }
@@ -138,10 +141,10 @@ impl From<Option<Peer>> for Place {
 }
 
 impl Places {
-    fn new(each: Rate) -> Self {
+    fn new(each: Rate, all: Rate) -> Self {
         Self {
             each: Peers::new(each),
-            all: Pace::new(TOTAL),
+            all: Pace::new(all),
         }
     }
 
