@@ -3,8 +3,11 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::{Outcome, Probation, Record, Rules, Slot};
 use crate::clock::{BootId, Stamp};
+use crate::token::Generation;
 
 /// So many slots are kept of a ledger that nobody can have filled.
 const MOST_SLOTS: usize = 1000;
@@ -83,7 +86,8 @@ impl Record {
         next.ledger.retain(|slot| slot.frees_at.boot > now.boot);
         next.ledger.sort_by_key(|slot| slot.reserved_at.boot);
         // An attempt that is under way is late from now on, so that its end cannot shorten the quarantine.
-        next.generation = self.generation.max(held.generation).next();
+        let known = self.generation.max(held.generation).next();
+        next.generation = known.max(beyond_any(now, rules));
         if held.token_generation() > self.token_generation() {
             next.token.clone_from(&held.token);
         }
@@ -169,7 +173,7 @@ impl Record {
     }
 
     /// The generation of the newest token, for comparing.
-    fn token_generation(&self) -> Option<crate::token::Generation> {
+    fn token_generation(&self) -> Option<Generation> {
         self.token.as_ref().map(|token| token.generation)
     }
 
@@ -180,4 +184,16 @@ impl Record {
             None => self.ledger.push(held.clone()),
         }
     }
+}
+
+/// A generation that nobody can have allotted by now: counting begins at the Unix second of a birth, on a clock that is ahead by the
+/// skew at most, and goes up more slowly than seconds.
+fn beyond_any(now: Stamp, rules: &Rules) -> Generation {
+    let skew = SignedDuration::try_from(rules.skew).unwrap_or_default();
+    let second = now
+        .wall
+        .as_second()
+        .saturating_add(skew.as_secs())
+        .saturating_add(1);
+    Generation(u64::try_from(second).unwrap_or_default())
 }

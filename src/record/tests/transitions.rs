@@ -318,7 +318,9 @@ impl Model {
         found.slots.retain(|(_, frees)| *frees > now);
         let kept: Vec<usize> = found.slots.iter().map(|(at, _)| *at).collect();
         found.open.retain(|at| kept.contains(at));
-        found.generation = found.generation.max(held.generation) + 1;
+        // Beyond what anybody whose clock is right but for the skew can have begun to count from.
+        let beyond = birth(now) + rules().skew.as_secs() + 1;
+        found.generation = (found.generation.max(held.generation) + 1).max(beyond);
         found.token = found.token.max(held.token);
         if found.lineage == held.lineage {
             found.revision = found.revision.max(held.revision);

@@ -238,11 +238,8 @@ impl World {
             self.laws.forget_the_record();
             self.laws.generations_may_repeat();
         } else {
-            // A wall clock that was set back may let a new record begin below the old one's generations, and so may a process that
-            // brings back an older one than was lost.
-            let older = self.nodes.iter().any(|node| node.life.is_some());
-            self.laws
-                .lost(stale || older || self.setting.store == Store::File);
+            // A wall clock that was set back may let a new record begin below the old one's generations.
+            self.laws.lost(stale || self.setting.store == Store::File);
         }
         self.tell(|| {
             format!(
