@@ -82,6 +82,7 @@ pub(super) async fn serve<P: Protocol>(listener: Listener, protocol: P, drain: C
     let mut look = pin!(sleep(unix::LOOK));
     let mut failures = 0;
     loop {
+        room.bury();
         let admits = room.admits();
         let accepted = tokio::select! {
             accepted = room.listener.accept(), if admits => accepted,
@@ -156,6 +157,13 @@ impl<P: Protocol> Room<P> {
             crowd: Crowd::new(bounds.patience),
             full: Full::default(),
             bounds,
+        }
+    }
+
+    /// Gives back what connections took that have ended, however many are waiting to be accepted.
+    fn bury(&mut self) {
+        while let Some(ended) = self.connections.try_join_next_with_id() {
+            self.crowd.leave(note(&ended));
         }
     }
 
