@@ -182,17 +182,23 @@ impl Clock for SystemClock {
         Stamp { wall, boot }
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that asks the system for the time"
-    )]
     fn wall(&self) -> Timestamp {
-        Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
+        wall()
     }
 
     fn boot_id(&self) -> BootId {
         self.boot_id.clone()
     }
+}
+
+/// The system's wall clock, for the timestamp of a line that is written now. Rules decide nothing by it.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that asks the system for the wall time"
+)]
+pub fn wall() -> Timestamp {
+    Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Writes a duration as whole nanoseconds.

@@ -161,7 +161,7 @@ impl FilterHandle {
 /// A line as a JSON log has them, for what is said beside the log.
 pub fn json_line(level: Level, target: &str, message: &str) -> serde_json::Value {
     serde_json::json!({
-        "timestamp": format!("{:.6}", jiff::Timestamp::now()),
+        "timestamp": format!("{:.6}", crate::clock::wall()),
         "level": level.as_str(),
         "target": target,
         "message": message,

@@ -42,6 +42,23 @@ booted_by_systemd() {
   esac
 }
 
+# rust-toolchain.toml names the compiler by its version. Where rustup has that one by another name alone, such as stable, nothing
+# needs to be fetched.
+choose_toolchain() {
+  local version it
+  [ -z "${RUSTUP_TOOLCHAIN:-}" ] && [ -f rust-toolchain.toml ] && command -v rustup >/dev/null 2>&1 || return 0
+  version=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
+  while read -r it _; do
+    [[ $it != "$version"-* ]] || return 0
+  done < <(rustup toolchain list)
+  while read -r it _; do
+    [[ $(RUSTUP_TOOLCHAIN=$it rustc --version 2>/dev/null) == "rustc $version "* ]] || continue
+    export RUSTUP_TOOLCHAIN=$it
+    say "rustup has Rust $version as $it"
+    return 0
+  done < <(rustup toolchain list)
+}
+
 # A minimal toolchain comes without these.
 need_component() {
   cargo "$1" --version >/dev/null 2>&1 && return

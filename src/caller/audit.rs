@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::rule::OPERATOR;
 use super::share::{Kind, Share};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::listener::Peer;
 use crate::telemetry::LineFile;
 
@@ -223,7 +223,7 @@ fn log(line: &Line<'_>) {
 
 /// The line in the place of those that the disk did not take.
 fn lost(lines: u64) -> String {
-    let timestamp = format!("{:.6}", jiff::Timestamp::now());
+    let timestamp = format!("{:.6}", clock::wall());
     serde_json::json!({"timestamp": timestamp, "event": "lost", "lines": lines}).to_string()
 }
 

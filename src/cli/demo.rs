@@ -125,7 +125,7 @@ async fn narrate(vend: Arc<Vend>, stop: CancellationToken) {
             say(&line(&status));
         }
     }
-    let now = clock(Timestamp::now());
+    let now = clock(crate::clock::wall());
     say(&format!("{now}  draining; a second Ctrl-C ends at once"));
 }
 

@@ -1,5 +1,6 @@
 //! HTTP/2 without an upgrade before it: many calls at a time on one connection.
 
+mod executor;
 mod greeting;
 mod kept;
 mod resets;
@@ -14,7 +15,7 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
 use super::Listener;
@@ -24,6 +25,7 @@ use super::misdirected::{Misdirected, Native};
 use super::patience::Watched;
 use super::serve::{Closing, Connection, Protocol, serve};
 use super::socket::Socket;
+use executor::{CallExecutor, CallTasks};
 use greeting::{Greeting, greeted};
 use kept::Kept;
 
@@ -95,7 +97,7 @@ pub async fn serve_http2<S: Calls>(
     drain: CancellationToken,
 ) {
     let protocol = Http2 {
-        builder: builder(limits),
+        limits: limits.clone(),
         dates: listener.dates.clone(),
         misdirected: Misdirected::new(
             Native::Http2,
@@ -108,8 +110,8 @@ pub async fn serve_http2<S: Calls>(
     serve(listener, protocol, drain).await;
 }
 
-fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits, calls: CallExecutor) -> http2::Builder<CallExecutor> {
+    let mut builder = http2::Builder::new(calls);
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -126,7 +128,7 @@ fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
 }
 
 struct Http2<S> {
-    builder: http2::Builder<TokioExecutor>,
+    limits: Limits,
     dates: Dates,
     misdirected: Misdirected,
     counts: Counts,
@@ -157,12 +159,18 @@ impl<S: Calls> Protocol for Http2<S> {
             let answer = Kept::new(service.call(request, &connection), open);
             Dated::new(answer, &dates)
         });
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), bound));
-        if closing.outlived(connection.as_mut(), &pulse).await {
-            return;
+        let calls = CallTasks::default();
+        let builder = builder(&self.limits, calls.executor());
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), bound));
+        let ended = {
+            let driven = pin!(calls.drive(connection.as_mut()));
+            closing.outlived(driven, &pulse).await
+        };
+        if !ended {
+            connection.as_mut().graceful_shutdown();
+            let _ = calls.drive(connection).await;
         }
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+        calls.shutdown().await;
     }
 }
 

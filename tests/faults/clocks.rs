@@ -61,7 +61,7 @@ async fn a_wall_clock_set_forward_ends_the_token_at_once_and_costs_one_mint() {
         };
         assert!(fresh.generation() > token.generation());
         assert_eq!(world.sandbox.spend(&fresh.access_token()).status(), 200);
-        let now = Timestamp::now() + SignedDuration::from_hours(hours);
+        let now = bearerd::clock::wall() + SignedDuration::from_hours(hours);
         let left = end_of_token(&daemon).await.duration_since(now);
         assert!(left <= SignedDuration::from_secs(60) && left > SignedDuration::from_secs(30));
         let step = daemon.metric("bearerd_clock_step_seconds").await;
@@ -111,9 +111,9 @@ async fn a_wall_clock_set_back_gives_an_ended_token_no_second_life() {
     let mut judge = Judge::stepping(&world);
     let deadline = Instant::now() + PATIENCE;
     while judge.seen.unavailable < 50 {
-        let asked = Timestamp::now();
+        let asked = bearerd::clock::wall();
         let reply = daemon.token().await;
-        judge.answer(asked, reply.status, &reply.text, Timestamp::now());
+        judge.answer(asked, reply.status, &reply.text, bearerd::clock::wall());
         assert!(Instant::now() < deadline, "it does not end");
         sleep(Duration::from_millis(5)).await;
     }
@@ -130,7 +130,7 @@ async fn a_machine_that_starts_in_1970_and_learns_the_time_later_loses_one_mint(
     let world = World::new(minutes()).await;
     let layer = Interposer::new();
     let half_a_minute = 30;
-    layer.set_wall(half_a_minute - Timestamp::now().as_second());
+    layer.set_wall(half_a_minute - bearerd::clock::wall().as_second());
     let daemon = layer.start(&world, "state").await;
     let token = daemon.first_token().await;
     assert!(
@@ -169,9 +169,9 @@ async fn steps_of_hours_both_ways_break_no_law() {
         // So that the budget is spent, too.
         daemon.refresh().await;
         for _ in 0..8 {
-            let asked = Timestamp::now();
+            let asked = bearerd::clock::wall();
             let reply = daemon.token().await;
-            judge.answer(asked, reply.status, &reply.text, Timestamp::now());
+            judge.answer(asked, reply.status, &reply.text, bearerd::clock::wall());
             sleep(Duration::from_millis(4)).await;
         }
     }
@@ -280,7 +280,7 @@ async fn two_daemons_with_different_wall_clocks_by_libfaketime_share_too() {
         Daemon::spawn(command, &world.captured).await
     };
     let daemons = [start("ahead", "+3h").await, start("behind", "-2d").await];
-    let now = Timestamp::now();
+    let now = bearerd::clock::wall();
     for (daemon, hours) in daemons.iter().zip([3, -48]) {
         let status = daemon.status().await;
         let shown: Timestamp = status["at"].as_str().unwrap().parse().unwrap();

@@ -165,7 +165,7 @@ impl Shared {
     fn arrived(&self) -> Option<String> {
         let mut state = self.state.lock().unwrap();
         let now = Instant::now();
-        let wall = Timestamp::now();
+        let wall = bearerd::clock::wall();
         let number = state.arrivals.len();
         let counted = now + state.counted_late;
         state.arrivals.push(counted);
@@ -219,7 +219,7 @@ const TOLERANCE: SignedDuration = SignedDuration::from_millis(50);
 impl Checked {
     /// Asks a daemon, whose wall clock is that of this process, for its token.
     pub async fn ask(&mut self, daemon: &Daemon, upstream: &CountingUpstream) {
-        let (asked, asked_wall) = (Instant::now(), Timestamp::now());
+        let (asked, asked_wall) = (Instant::now(), bearerd::clock::wall());
         let reply = daemon.token().await;
         if reply.status == 503 {
             self.unavailable += 1;

@@ -1,6 +1,5 @@
 //! A disk that is full, that does not sync, that cannot rename or cannot be written any more.
 
-use jiff::Timestamp;
 use rustix::io::Errno;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -77,7 +76,7 @@ fn is_down(status: &Value) -> bool {
 /// True from the end of the newest token on.
 fn token_has_ended(status: &Value) -> bool {
     let end = status["token"]["expires_at"].as_str().unwrap();
-    Timestamp::now() >= end.parse().unwrap()
+    bearerd::clock::wall() >= end.parse().unwrap()
 }
 
 /// The world with one fault from a live token to its end and beyond.

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -125,15 +124,15 @@ async fn what_was_asked_of_a_frozen_daemon_is_not_answered_with_what_has_ended_s
             });
         }
         sleep(A_LIFE).await;
-        let resumed = Timestamp::now();
+        let resumed = bearerd::clock::wall();
         thaw(&daemon);
         for (status, text) in asked.join_all().await {
-            judge.answer(resumed, status, &text, Timestamp::now());
+            judge.answer(resumed, status, &text, bearerd::clock::wall());
             refused += usize::from(status == 503);
         }
         // And by itself it goes on with a new one.
         let next = daemon.next_token(&held).await;
-        judge.answer(resumed, next.status, &next.text, Timestamp::now());
+        judge.answer(resumed, next.status, &next.text, bearerd::clock::wall());
     }
     assert!(daemon.stop().await.success());
     println!(

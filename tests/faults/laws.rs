@@ -190,10 +190,10 @@ pub fn client() -> reqwest::Client {
 async fn read_on(mut judge: Judge, url: String, stop: Arc<AtomicBool>) -> Seen {
     let client = client();
     while !stop.load(Ordering::Relaxed) {
-        let asked = Timestamp::now();
+        let asked = bearerd::clock::wall();
         let reply = client.get(&url).send().await.unwrap();
         let (status, text) = (reply.status().as_u16(), reply.text().await.unwrap());
-        judge.answer(asked, status, &text, Timestamp::now());
+        judge.answer(asked, status, &text, bearerd::clock::wall());
         sleep(Duration::from_millis(3)).await;
     }
     judge.seen

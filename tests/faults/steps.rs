@@ -107,12 +107,12 @@ impl Machine {
     /// daemon's.
     fn told_beyond_the_truth(&self, reply: &Reply, status: &Value) -> SignedDuration {
         let left = if reply.access_token() == self.token {
-            self.ends.duration_since(Timestamp::now())
+            self.ends.duration_since(bearerd::clock::wall())
         } else {
             // As old as this test.
             SignedDuration::try_from(self.world.scale.lifetime).unwrap()
         };
-        let truth = Timestamp::now() + SignedDuration::from_secs(self.step) + left;
+        let truth = bearerd::clock::wall() + SignedDuration::from_secs(self.step) + left;
         [&reply.json(), &status["token"]]
             .map(|it| it["expires_at"].as_str().unwrap().parse::<Timestamp>())
             .map(|told| told.unwrap().duration_since(truth))

@@ -82,7 +82,7 @@ async fn outlive(manner: Manner) -> usize {
             .unwrap();
         let lost = status["attempts"].as_array().unwrap();
         let lost = lost.iter().filter(|it| is_lost(&it["outcome"])).count();
-        Timestamp::now() >= end && lost >= 2
+        bearerd::clock::wall() >= end && lost >= 2
     };
     let status = daemon
         .until("two attempts are lost and the token has ended", ended)

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::callers::{GET, REPORT, STALE, WATCH, over_tcp, over_unix};
-use crate::harness::{Daemon, PATIENCE, Reply, Scale, World};
+use crate::harness::{Daemon, EVERYTHING, PATIENCE, Reply, Scale, World};
 
 /// A world whose audit goes to a file in a folder of its own, which is scanned at the end as the state folder is.
 async fn with_a_file(mut world: World) -> (World, PathBuf) {
@@ -65,7 +65,7 @@ async fn one_of_each(daemon: &Daemon) -> Reply {
     over_tcp(daemon).await.ask(REPORT, &[], STALE).await;
     assert_eq!(daemon.get("/v1/token", &[("via", "x")]).await.status, 403);
     assert_eq!(daemon.refresh().await.status, 429);
-    let put = daemon.send(Method::PUT, &daemon.admin, "/log", &[], Some("trace"));
+    let put = daemon.send(Method::PUT, &daemon.admin, "/log", &[], Some(EVERYTHING));
     assert_eq!(put.await.unwrap().status, 200);
     let page = [("origin", "https://x")];
     let wish = daemon.send(Method::POST, &daemon.admin, "/refresh", &page, None);

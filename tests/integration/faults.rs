@@ -92,9 +92,9 @@ async fn attempts(daemon: &Daemon, class: &str, outcome: &str) -> f64 {
 
 /// A 503 whose `Retry-After` is the time that is left until the next attempt.
 async fn unavailable(daemon: &Daemon, word: &str, next: &Value) -> Reply {
-    let from = Timestamp::now();
+    let from = bearerd::clock::wall();
     let reply = daemon.token().await;
-    let to = Timestamp::now();
+    let to = bearerd::clock::wall();
     assert_eq!((reply.status, reply.problem().as_str()), (503, word));
     let wait: f64 = reply.header("retry-after").parse().unwrap();
     let at = time(&next["at"]);

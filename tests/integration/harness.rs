@@ -111,6 +111,9 @@ impl Captured {
     }
 }
 
+/// The filter that logs all there is. A bare `trace` holds what bearerd is built on at `warn`.
+pub const EVERYTHING: &str = "trace,h2=trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,tokio=trace,tonic=trace";
+
 /// A sandbox, a folder, and what daemons in it go by.
 pub struct World {
     pub sandbox: Sandbox,
@@ -160,7 +163,7 @@ impl World {
             keys: Mutex::default(),
             upstream: String::new(),
             extra: String::new(),
-            level: "trace,h2=trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,tokio=trace,tonic=trace",
+            level: EVERYTHING,
         };
         world.write_keys();
         world

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{Daemon, PATIENCE, Reply, Scale, World};
+use crate::harness::{Daemon, EVERYTHING, PATIENCE, Reply, Scale, World};
 use crate::terminal::run;
 
 async fn put_log(daemon: &Daemon, query: &str, filter: &str) -> Reply {
@@ -43,11 +43,10 @@ async fn secrets_stay_hidden_when_the_log_is_switched_to_everything() {
     };
     assert!(!traced(""), "nobody asked for it yet");
 
-    let everything = "trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,tokio=trace";
-    let reply = put_log(&daemon, "", everything).await;
+    let reply = put_log(&daemon, "", EVERYTHING).await;
     assert_eq!(
         (reply.status, &reply.json()["level"]),
-        (200, &everything.into())
+        (200, &EVERYTHING.into())
     );
     // A mint, an answer of every kind, and a report, all of them traced.
     let second = daemon.next_token(&first).await;
@@ -117,7 +116,7 @@ async fn every_line_of_a_json_log_is_one_flat_object_from_the_first_warning_to_t
     std::fs::set_permissions(world.path("api_key_0"), others).unwrap();
     // The key at hand is refused, until a good one is written.
     world.sandbox.regenerate_key(0).unwrap();
-    let began = jiff::Timestamp::now();
+    let began = bearerd::clock::wall();
     let daemon = start(&world, &["--log-format", "json"], &[]).await;
     let parked = |status: &Value| !status["parked"].is_null();
     daemon.until("the key is refused", parked).await;

@@ -21,11 +21,11 @@ async fn reads_go_on_to_the_true_end_then_say_why_then_recover() {
     world.stop_sandbox().await;
 
     let unavailable = loop {
-        let asked_at = Timestamp::now();
+        let asked_at = bearerd::clock::wall();
         let reply = daemon.token().await;
         if reply.status == 503 {
             assert!(
-                Timestamp::now() >= expires_at,
+                bearerd::clock::wall() >= expires_at,
                 "the token was withheld before its end"
             );
             break reply;

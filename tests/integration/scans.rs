@@ -12,7 +12,8 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Daemon, Scale, Spellings, World, base64, cannot_run_here, each};
+use crate::callers::{GET, over_tcp};
+use crate::harness::{Daemon, EVERYTHING, Scale, Spellings, World, base64, cannot_run_here, each};
 
 /// What the system shows of a process to whoever may ask.
 fn look_at(daemon: &Daemon, world: &World) {
@@ -90,7 +91,8 @@ async fn whatever_is_said_shown_or_left_behind_holds_no_secret() {
     let world = World::new(Scale::brisk()).await;
     let daemon = world.start().await;
     let mut last = daemon.first_token().await;
-    for (turn, wish) in ["report", "bad keys", "refresh", "new filter"]
+    let mut switched = 0;
+    for (turn, wish) in ["new filter", "report", "bad keys", "refresh"]
         .into_iter()
         .enumerate()
     {
@@ -113,10 +115,14 @@ async fn whatever_is_said_shown_or_left_behind_holds_no_secret() {
                     &daemon.admin,
                     "/log?for=1m",
                     &[],
-                    Some("trace"),
+                    Some(EVERYTHING),
                 );
-                // The body's type is not the one that is asked for, so this is refused: that is an answer, too.
-                drop(log.await);
+                let log = log.await.unwrap();
+                assert_eq!(
+                    (log.status, &log.json()["level"]),
+                    (200, &EVERYTHING.into())
+                );
+                switched = world.captured.lines("stderr").len();
             }
         }
         for path in [
@@ -135,6 +141,7 @@ async fn whatever_is_said_shown_or_left_behind_holds_no_secret() {
         look_at(&daemon, &world);
         last = daemon.get("/v1/token", &[("prefer", "wait=60")]).await;
         assert_eq!(last.status, 200, "turn {turn}");
+        over_tcp(&daemon).await.ask(GET, &[], b"").await;
     }
     let commands: [&[&str]; 7] = [
         &["status"],
@@ -151,6 +158,14 @@ async fn whatever_is_said_shown_or_left_behind_holds_no_secret() {
     look_at_files(&world.path(""), &world);
     assert!(daemon.stop().await.success());
     look_at_files(&world.path(""), &world);
+    let logged = world.captured.lines("stderr").split_off(switched);
+    for target in ["h2", "hyper_util"] {
+        let target = format!(" TRACE {target}::");
+        assert!(
+            logged.iter().any(|line| line.contains(&target)),
+            "no line of{target} after the switch"
+        );
+    }
     assert!(world.captured.says("vending over HTTP") && world.captured.says("record.json"));
     assert!(world.captured.says("Umask:\t0077"));
     world.finish();

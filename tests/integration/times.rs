@@ -30,7 +30,7 @@ const HORIZON: SignedDuration = SignedDuration::from_hours(2);
 
 /// The start of 1970 and a bit.
 fn since_1970() -> i64 {
-    5_000 - Timestamp::now().as_second()
+    5_000 - bearerd::clock::wall().as_second()
 }
 
 /// The wall time of this moment by the boot clock alone, in seconds.

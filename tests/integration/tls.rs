@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
@@ -414,7 +413,7 @@ async fn bad_files_keep_the_old_ones_until_they_are_mended() {
         assert_eq!(said.iter().filter(told).count(), 1, "{why}: {said:#?}");
     }
     // One that has little left of its life is taken, and told.
-    let until = u64::try_from(Timestamp::now().as_second()).unwrap() + 24 * 60 * 60;
+    let until = u64::try_from(bearerd::clock::wall().as_second()).unwrap() + 24 * 60 * 60;
     let soon = desk.root.issue(&Wanted {
         life: Some((1_000_000_000, until)),
         ..server()

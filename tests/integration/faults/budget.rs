@@ -161,7 +161,7 @@ async fn a_429_with_seconds_is_honoured() {
 
 #[tokio::test]
 async fn a_429_with_a_date_is_honoured() {
-    let date = Timestamp::from_second(Timestamp::now().as_second() + 3).unwrap();
+    let date = Timestamp::from_second(bearerd::clock::wall().as_second() + 3).unwrap();
     let text = DateTimePrinter::new()
         .timestamp_to_rfc9110_string(&date)
         .unwrap();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bearerd::sandbox::{Fault, Gate, RetryAfter};
+use jiff::SignedDuration;
 use jiff::fmt::rfc2822::DateTimePrinter;
-use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 /// How long a daemon waits for an answer that does not come.
@@ -161,7 +161,7 @@ pub fn rows() -> Vec<Row> {
         value: value.to_owned(),
     };
     let shifted = |seconds, date_only| Fault::ShiftedDate { seconds, date_only };
-    let soon = Timestamp::now() + SignedDuration::from_secs(60);
+    let soon = bearerd::clock::wall() + SignedDuration::from_secs(60);
     let soon = DateTimePrinter::new()
         .timestamp_to_rfc9110_string(&soon)
         .unwrap();

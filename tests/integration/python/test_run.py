@@ -162,7 +162,8 @@ class Script(unittest.TestCase):
             self.assertNotIn("mask", said)
 
     def test_a_component_of_the_toolchain_is_added_and_asked_for(self):
-        self.machine.has("npm", shutil.which("true"))
+        for tool in ("npm", "git"):
+            self.machine.has(tool, shutil.which("true"))
         self.machine.command("cargo", '[ "$1" != clippy ] || [ -e "$HERE/clippy" ]')
         self.machine.command("rustup", 'touch "$HERE/clippy"')
         code, said = self.machine.run_on_a_terminal("gate", answer=b"n\n")
@@ -176,6 +177,17 @@ class Script(unittest.TestCase):
         code, said = self.machine.run("gate")
         self.assertEqual(code, 1, said)
         self.assertIn("cargo clippy is missing: install it with your Rust", said)
+
+    def test_the_compiler_is_taken_from_a_toolchain_of_another_name(self):
+        (self.machine.path / "rust-toolchain.toml").write_text('[toolchain]\nchannel = "1.2.3"\n')
+        self.machine.command("rustup", 'cat "$HERE/toolchains"')
+        self.machine.command("rustc", '[ "$RUSTUP_TOOLCHAIN" = stable-x ] && echo "rustc 1.2.3 (a day)" || echo "rustc 1.2.30 (a day)"')
+        (self.machine.bin / "patch").symlink_to(shutil.which("true"))
+        for there, said_so in (("nightly-x\nstable-x (active, default)\n", True), ("stable-x\n1.2.3-x\n", False), ("nightly-x\n", False)):
+            (self.machine.path / "toolchains").write_text(there)
+            code, said = self.machine.run("mutations")
+            self.assertEqual(code, 0, said)
+            self.assertEqual("rustup has Rust 1.2.3 as stable-x" in said, said_so, said)
 
     def test_what_is_too_old_is_told_before_anything_is_installed(self):
         self.machine.command("python3", '[ "$1" = --version ] && echo Python 3.9.2 && exit; exit 1')
