@@ -215,9 +215,11 @@ impl Listener {
         }
         match door.again(&self.address).await {
             Ok(fresh) => {
-                lost.found(&self.address);
-                let address = &self.address;
-                tracing::warn!(%address, "the socket's file was gone, and is made again: find out what removes it");
+                // What was told to be lost is told to be found, and nothing else.
+                if !lost.found(&self.address) {
+                    let address = &self.address;
+                    tracing::warn!(%address, "the socket's file was gone, and is made again: find out what removes it");
+                }
                 let mut old = std::mem::replace(&mut self.door, Door::Unix(fresh));
                 if let Door::Unix(old) = &mut old {
                     old.forget();

@@ -41,7 +41,8 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
     for warning in &reading.config.warnings {
         console.tell(&format!("warning: {warning}"));
     }
-    for obstacle in obstacles(&reading.config) {
+    let obstacles = obstacles(&reading.config);
+    for obstacle in &obstacles {
         console.tell(&format!(
             "warning: as this machine is now, serve would not start: {obstacle}"
         ));
@@ -49,21 +50,29 @@ pub(super) fn run(sources: &Sources, format: Form, console: &mut Console<'_>) ->
     if let Some(Ok(facts)) = certificate(&reading.config) {
         console.tell(&format!("the certificate of TLS is {facts}"));
     }
-    if let Some(wrong) = audit(&reading.config) {
-        console.tell(&wrong);
-        return Exit::BadSettings;
+    let audit = audit(&reading.config);
+    if let Some(wrong) = &audit {
+        console.tell(wrong);
     }
     let found = state(&reading.config);
     if may_cost_more(&reading.config) && !matches!(found, Found::Wrong(_)) {
         console.tell(LOST_RECORD);
     }
     match found {
-        Found::Fine(word) => console.tell(&format!("the settings are good; {word}")),
+        Found::Fine(word) if obstacles.is_empty() && audit.is_none() => {
+            console.tell(&format!("the settings are good; {word}"));
+        }
+        Found::Fine(word) => console.tell(&format!(
+            "the settings can be read, but serve would not start with them here (see above); {word}"
+        )),
         Found::Odd(word) => console.tell(&format!("warning: {word}")),
         Found::Wrong(word) => {
             console.tell(&word);
             return Exit::BadSettings;
         }
+    }
+    if audit.is_some() {
+        return Exit::BadSettings;
     }
     Exit::Done
 }

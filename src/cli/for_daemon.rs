@@ -27,6 +27,21 @@ impl ForDaemon<'_> {
                 self.folder.display()
             )
         })?;
+        let mut names = vec!["bearerd.toml"];
+        if self.key_files.is_none() {
+            names.extend(["key_id", "api_key"]);
+        }
+        // All of them or none.
+        if let Some(there) = names
+            .into_iter()
+            .map(|it| folder.join(it))
+            .find(|it| it.exists())
+        {
+            return Err(format!(
+                "--write-settings: {} is there already, and is left alone; name a folder without it",
+                there.display()
+            ));
+        }
         let (id, key) = match &self.key_files {
             Some((id, key)) => (absolute(id)?, absolute(key)?),
             None => {

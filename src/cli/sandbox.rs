@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::for_daemon::ForDaemon;
 use super::serve::{in_runtime, until_signalled};
-use super::{Console, Exit};
+use super::{Console, Exit, with_causes};
 use crate::config::{self, Sources};
 use crate::issuer::{KeyError, KeyFiles};
 use crate::sandbox::{ApiKey, OverBudget, Sandbox, Settings};
@@ -57,7 +57,10 @@ async fn serve(
     });
     let bound = match Sandbox::bind(settings).await {
         Ok(bound) => bound,
-        Err(error) => return console.fail_with(&error),
+        Err(error) => {
+            let why = with_causes(&error);
+            return console.fail(&format!("sandbox.listen (--listen): {why}"));
+        }
     };
     if let Some(for_daemon) = for_daemon {
         match for_daemon.write(&bound.sandbox.base_url()) {

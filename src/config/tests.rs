@@ -249,6 +249,14 @@ fn each_wrong_setting_gives_one_line() {
             "upstream.account: it is still the placeholder; set the clientAccountId",
         ),
         (
+            "upstream.account = \"your-account-id\"",
+            "upstream.account: it is still the placeholder",
+        ),
+        (
+            "upstream.account = \"00000000-0000-0000-0000-000000000000\"",
+            "upstream.account: it is still the placeholder",
+        ),
+        (
             "upstream.account = \"a/b\"",
             "upstream.account: character 2 is not allowed; expected letters",
         ),

@@ -116,6 +116,8 @@ pub enum Note {
         /// When they are tried again, by the wall clock as it is.
         next: Timestamp,
     },
+    /// The last attempt before this start came to this, and nothing is live.
+    StillFailing(&'static str),
     /// The record was another account's, which never got a token; it is ours now.
     Adopted {
         /// Whose it was.

@@ -3,7 +3,7 @@
 use super::{End, Keeper, Note, Output, Phase, Seen, Settings};
 use crate::clock::Stamp;
 use crate::record::{
-    FORMAT, Failure, Loaded, Reader, Record, RegisterError, Swapped, Version, Writer,
+    FORMAT, Failure, Loaded, Outcome, Reader, Record, RegisterError, Swapped, Version, Writer,
 };
 
 impl Keeper {
@@ -105,7 +105,20 @@ impl Keeper {
         Ok(true)
     }
 
-    /// Says once, as soon as record and keys are known, that the issuer refused them before.
+    /// What the last attempt came to that the record knows of, if it gave nothing, no token lives, and this process has made none.
+    pub(super) fn failure_before(&self, now: Stamp) -> Option<Outcome> {
+        let live = self
+            .held
+            .as_ref()
+            .is_some_and(|it| !it.expires_at.reached(now));
+        let record = &self.seen.as_ref()?.record;
+        let last = record.ledger.iter().max_by_key(|slot| slot.attempt)?;
+        let failed = [Outcome::Lost, Outcome::Intermediary, Outcome::Throttled];
+        let tells = !live && self.attempts.is_empty() && failed.contains(&last.outcome);
+        tells.then_some(last.outcome)
+    }
+
+    /// Says once, as soon as record and keys are known, how attempts ended before.
     pub(super) fn tell_of_the_start(&mut self, now: Stamp, outputs: &mut Vec<Output>) {
         if self.began {
             return;
@@ -118,6 +131,8 @@ impl Keeper {
                 reason: refusal.reason.to_owned(),
                 next: refusal.retry_at.shown(now),
             }));
+        } else if let Some(failure) = self.failure_before(now) {
+            outputs.push(Output::Note(Note::StillFailing(failure.name())));
         }
         self.began = true;
     }

@@ -43,11 +43,16 @@ impl Keeper {
                 reason: refusal.reason.to_owned(),
             }),
             // After a restart the record alone says why there is no attempt.
-            trouble: self.trouble.clone().or_else(|| {
-                refusal.map(|refusal| Trouble {
+            trouble: self.trouble.clone().or_else(|| match refusal {
+                Some(refusal) => Some(Trouble {
                     code: "refused",
                     detail: refusal.reason.to_owned(),
-                })
+                }),
+                None => self.failure_before(now).map(|outcome| Trouble {
+                    code: outcome.name(),
+                    detail: "an attempt that this process did not make; the log of then says why"
+                        .into(),
+                }),
             }),
             clock_step_seconds: self.clock_step,
             short_lead: self.settings.short_lead,

@@ -41,10 +41,13 @@ impl Lost {
         }
     }
 
-    pub(super) fn found(&self, address: &Address) {
-        if self.change(|names| names.remove(&address.to_string())) {
+    /// True if it was lost until now.
+    pub(super) fn found(&self, address: &Address) -> bool {
+        let was_lost = self.change(|names| names.remove(&address.to_string()));
+        if was_lost {
             tracing::info!(%address, "the socket's path leads here again");
         }
+        was_lost
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeSet<String>) -> bool) -> bool {

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::ToSocketAddrs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -92,10 +93,19 @@ impl UnixDoor {
     }
 }
 
-/// What would keep this socket from being made as things are now, as far as can be told without making it.
+/// What would keep this address from being taken as things are now, as far as can be told without taking it: a daemon that runs has
+/// its ports.
 pub fn foresee(address: &Address) -> Option<BindError> {
-    let Address::Unix(path) = address else {
-        return None;
+    let path = match address {
+        Address::Unix(path) => path,
+        Address::Tcp { .. } if address.is_localhost() => return None,
+        Address::Tcp { host, port } => {
+            let source = (host.as_str(), *port).to_socket_addrs().err()?;
+            return Some(BindError::NotHere {
+                address: address.clone(),
+                source,
+            });
+        }
     };
     let found = std::fs::symlink_metadata(path);
     if found.is_ok_and(|it| !it.file_type().is_socket()) {

@@ -264,7 +264,8 @@ async fn a_running_daemon_that_is_unparked_tries_its_keys_again() {
 /// A daemon of this world that answers operators on a Unix socket too, and the socket.
 async fn start_with_admin_socket(world: &World) -> (Daemon, String) {
     let socket = format!("unix:{}", world.path("admin.sock").display());
-    let listen = format!("[admin]\nlisten = [\"127.0.0.1:0\", {socket:?}]");
+    // Others are named: our own user may change the record all the same.
+    let listen = format!("[admin]\nuids = [54321]\nlisten = [\"127.0.0.1:0\", {socket:?}]");
     let text = world.toml(&world.state(), "state");
     let text = text.replace("[admin]\nlisten = [\"127.0.0.1:0\"]", &listen);
     let settings = world.write("with-socket.toml", &text);

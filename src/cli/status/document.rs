@@ -22,6 +22,8 @@ pub(super) struct Document {
     pub(super) trouble: Option<Trouble>,
     #[serde(default)]
     pub(super) short_lead: bool,
+    #[serde(default)]
+    pub(super) sockets_lost: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -63,7 +63,9 @@ impl View {
         let page = &mut self.page;
         if let Some(parked) = &document.parked {
             let since = length(parked.since, self.now);
-            let text = format!("since {since}: the issuer refuses our keys, so mints are rare");
+            let text = format!(
+                "since {since}: the issuer refuses our keys or settings, so mints are rare"
+            );
             page.line("PARKED", text, Tone::Bad);
             page.wrapped("", &parked.reason, Tone::Bad);
         }
@@ -82,6 +84,13 @@ impl View {
                 length(first, self.now)
             );
             page.line("FAILING", text, Tone::Bad);
+        }
+        if !document.sockets_lost.is_empty() {
+            let sockets = document.sockets_lost.join(", ");
+            let text = format!(
+                "callers do not find {sockets}: something else has the path, and the log says what"
+            );
+            page.wrapped("SOCKETS", &text, Tone::Bad);
         }
         let register = &document.register;
         if !register.up {

@@ -432,3 +432,14 @@ fn nobody_there_is_try_again_and_somebody_else_is_a_failure() {
     );
     assert_eq!(ask("nowhere", Form::Text).0, Exit::Usage);
 }
+
+#[test]
+fn sockets_that_callers_do_not_find_are_told_first() {
+    let mut document = document(&status());
+    document.sockets_lost = vec!["unix:/run/bearerd/http.sock".into()];
+    let drawn = render::render(&document, 100, false);
+    assert!(
+        drawn.starts_with("SOCKETS   callers do not find unix:/run/bearerd/http.sock: "),
+        "{drawn}"
+    );
+}

@@ -30,7 +30,7 @@ pub(super) fn account(written: &mut Written, path: &str) -> Option<String> {
         return None;
     };
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if account.starts_with('<') && account.ends_with('>') {
+    if is_placeholder(&account) {
         written.problem(
             path,
             "it is still the placeholder; set the clientAccountId that Truecaller gave you",
@@ -55,6 +55,25 @@ pub(super) fn account(written: &mut Written, path: &str) -> Option<String> {
         }
         None => Some(account),
     }
+}
+
+/// What people and documents write where the account is to come.
+fn is_placeholder(account: &str) -> bool {
+    let bare: String = account
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    let known = [
+        "changeme",
+        "replaceme",
+        "youraccount",
+        "youraccountid",
+        "yourclientaccountid",
+        "clientaccountid",
+    ];
+    let nobody = !bare.is_empty() && bare.bytes().all(|byte| byte == b'0' || byte == b'x');
+    account.starts_with('<') || known.contains(&bare.as_str()) || nobody
 }
 
 /// The pairs of key files, each read once. One of them must be there; the others may come later.

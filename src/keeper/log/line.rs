@@ -15,6 +15,7 @@ pub(super) enum Message {
     Failed,
     Parked,
     StillParked,
+    StillFailing,
     HalfLead,
     NoToken,
     GoesOn,
@@ -55,8 +56,9 @@ impl Message {
         use Severity::{Error, Info, Warn};
         match self {
             Self::Failed => (Warn, "an attempt to mint failed"),
-            Self::Parked => (Warn, "the issuer refuses our keys: attempts are rare until keys or settings change or an operator refreshes"),
-            Self::StillParked => (Warn, "the issuer refused these keys before this start: they are tried again at the moment of next, or at once when keys or settings change or an operator refreshes"),
+            Self::Parked => (Warn, "the issuer refuses our keys or settings: attempts are rare until they change or an operator unparks"),
+            Self::StillParked => (Warn, "the issuer refused these keys or settings before this start: they are tried again at the moment of next, or at once when they change or an operator unparks"),
+            Self::StillFailing => (Warn, "the attempts before this start have failed, and the next one waits for its moment; the log of then says why"),
             Self::HalfLead => (Warn, "half of the time to replace the token is over, and no refresh has succeeded"),
             Self::NoToken => (Error, "there is no live token: every caller is refused until an attempt succeeds"),
             Self::GoesOn => (Warn, "the outage goes on: no attempt has succeeded"),

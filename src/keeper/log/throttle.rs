@@ -26,10 +26,11 @@ const PERIOD: Duration = Duration::from_secs(60);
 const START_GRACE: Duration = Duration::from_secs(10);
 
 /// What is told at the first start and hardly ever again: the first of each has a place of its own.
-const START_FACTS: [Message; 8] = [
+const START_FACTS: [Message; 9] = [
     Message::NewRecord,
     Message::Adopted,
     Message::StillParked,
+    Message::StillFailing,
     Message::RecordLost,
     Message::OtherBoot,
     Message::OtherClock,
@@ -317,7 +318,8 @@ impl LogThrottle {
 
 /// What every line says that is not about the record alone.
 fn complete(line: &mut Line, outlook: &Outlook, live: Option<(Generation, Stamp)>) {
-    let of_attempts = [Message::Found, Message::StillParked].contains(&line.message);
+    let of_attempts =
+        [Message::Found, Message::StillParked, Message::StillFailing].contains(&line.message);
     let of_record = START_FACTS.contains(&line.message) && !of_attempts;
     if !of_record {
         line.next = Some(outlook.next);

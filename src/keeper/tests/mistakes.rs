@@ -326,6 +326,41 @@ fn a_start_that_finds_itself_parked_says_so_once_and_never_shows_no_trouble() {
 }
 
 #[test]
+fn a_start_after_failures_says_that_there_were_some_until_it_has_made_its_own() {
+    let mut world = World::running(1);
+    world.otherwise = Reply::Http(502, None, HTML);
+    world.run(MINUTE);
+    world.kill(0);
+    world.start(0);
+    world.run(SECOND);
+    let still = Note::StillFailing("intermediary");
+    let told = |world: &World| {
+        world
+            .life(0)
+            .notes
+            .iter()
+            .filter(|it| **it == still)
+            .count()
+    };
+    assert_eq!(told(&world), 1, "{:?}", world.life(0).notes);
+    let status = world.life(0).keeper.status(world.stamp(0), "file");
+    assert_eq!(status.trouble.unwrap().code, "intermediary");
+    // Its own attempt says more.
+    world.run(5 * MINUTE);
+    assert_eq!(told(&world), 1);
+    let status = world.life(0).keeper.status(world.stamp(0), "file");
+    assert!(!status.trouble.unwrap().detail.contains("did not make"));
+    // With a live token there is nothing to say.
+    world.otherwise = Reply::Token;
+    world.run(20 * MINUTE);
+    assert!(world.vends(0).is_some());
+    world.kill(0);
+    world.start(0);
+    world.run(SECOND);
+    assert_eq!(told(&world), 0);
+}
+
+#[test]
 fn a_fleet_in_the_middle_of_a_key_change_does_not_take_turns() {
     let mut world = World::new(the_real_account(), 2);
     world.daemons[0].keys = ("old".into(), 1);

@@ -33,7 +33,7 @@ pub enum OpenError {
     },
     /// The lock is there, and belongs to somebody else.
     #[error(
-        "{file} cannot be opened for writing ({why}); run this as its owner, or give it to the user that runs bearerd"
+        "{file} cannot be opened for writing ({why}); run this as its owner, give it to the user that runs bearerd, or name another folder"
     )]
     Lock {
         /// The lock.

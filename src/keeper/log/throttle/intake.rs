@@ -40,6 +40,13 @@ impl LogThrottle {
                 failure: failure(Some("refused"), reason),
                 ..Line::new(Message::StillParked)
             }),
+            Note::StillFailing(outcome) => self.add_news(Line {
+                failure: Failure {
+                    outcome: Some(outcome),
+                    said: None,
+                },
+                ..Line::new(Message::StillFailing)
+            }),
             Note::Minted(generation) => self.has_token(Message::Minted, generation, now),
             // What has ended already helps nobody.
             Note::Found(generation) if live => self.has_token(Message::Found, generation, now),
