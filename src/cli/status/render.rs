@@ -78,11 +78,8 @@ impl View {
         }
         if let Some((count, first)) = document.failing() {
             let attempts = if count == 1 { "attempt" } else { "attempts" };
-            let text = format!(
-                "{count} {attempts} without a token, since {}, {} ago",
-                time(first),
-                length(first, self.now)
-            );
+            let (since, ago) = (time(first), length(first, self.now));
+            let text = format!("{count} {attempts} without a token, since {since}, {ago} ago");
             page.line("FAILING", text, Tone::Bad);
         }
         if !document.sockets_lost.is_empty() {
@@ -94,19 +91,20 @@ impl View {
         }
         let register = &document.register;
         if !register.up {
-            let detail = register.detail.as_deref().unwrap_or("no reason known");
-            let text = format!(
-                "{} does not answer, and without it there is no mint: {detail}",
-                register.kind
-            );
+            let (kind, detail) = (&register.kind, register.detail.as_deref());
+            let detail = detail.unwrap_or("no reason known");
+            let text = format!("{kind} does not answer, and without it there is no mint: {detail}");
             page.wrapped("RECORD", &text, Tone::Bad);
         }
         if let Some(moved) = &register.moved_aside {
             page.wrapped("RECORD", moved, Tone::Bad);
         }
         if document.token.as_ref().is_some_and(|token| token.suspect) {
-            let text = "a caller reported that this token was refused";
-            page.line("SUSPECT", text, Tone::Bad);
+            page.line(
+                "SUSPECT",
+                "a caller reported that this token was refused",
+                Tone::Bad,
+            );
         }
         if let Some(unknown) = &document.unknown_history {
             let until = unknown.until.map_or_else(String::new, |at| {
