@@ -178,8 +178,9 @@ impl Service for Admin {
     {
         let peer = connection.peer;
         // Our own user may change the record whomever the settings name: that has a rule of its own.
-        let edits = ["/spend", "/unpark"].contains(&request.uri().path());
-        if !self.room.operators.include(peer) && !(edits && self.editor.is_some()) {
+        let path = request.uri().path();
+        let edits = self.editor.is_some() && ["/spend", "/unpark"].contains(&path);
+        if !edits && !self.room.operators.include(peer) {
             self.room.callers.no_operator(peer);
             return Failure::UnknownCaller.response().into();
         }

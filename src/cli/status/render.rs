@@ -84,15 +84,13 @@ impl View {
         }
         if !document.sockets_lost.is_empty() {
             let sockets = document.sockets_lost.join(", ");
-            let text = format!(
-                "callers do not find {sockets}: something else has the path, and the log says what"
-            );
+            let text = format!("callers do not find {sockets}: the log says what has the path");
             page.wrapped("SOCKETS", &text, Tone::Bad);
         }
         let register = &document.register;
         if !register.up {
-            let (kind, detail) = (&register.kind, register.detail.as_deref());
-            let detail = detail.unwrap_or("no reason known");
+            let detail = register.detail.as_deref().unwrap_or("no reason known");
+            let kind = &register.kind;
             let text = format!("{kind} does not answer, and without it there is no mint: {detail}");
             page.wrapped("RECORD", &text, Tone::Bad);
         }
