@@ -11,7 +11,8 @@ const FILE: &str = "bearerd/v1/token_service.proto";
 const VENDED: &str = "crate::api::grpc::message::Vended";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo::rerun-if-changed=proto");
+    // Its README is not read by anything that is built.
+    println!("cargo::rerun-if-changed=proto/bearerd");
     let mut compiler = protox::Compiler::new(["proto"])?;
     // The comments become the documentation of what is generated.
     compiler

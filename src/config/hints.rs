@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::keys::{self, KEYS, Key, PREFIX};
 
 /// Where to look if nothing comes near.
-const TABLE: &str = "see the table of settings in the README";
+const TABLE: &str = "see the table of settings in deploy/settings.md";
 
 /// What stands where another form of the same thing belongs.
 const OTHER_FORMS: &[(&str, &str)] = &[

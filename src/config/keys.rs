@@ -1,4 +1,4 @@
-//! The table of all settings. It drives reading, the names of environment variables, what `check` prints, and the README.
+//! The table of all settings. It drives reading, the names of environment variables, what `check` prints, and `deploy/settings.md`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// What each room may use besides `token`, `clock` and `metrics`, which everything may. A room that is not named here has no right
 /// to exist.
-const ARROWS: &[(&str, &[&str])] = &[
+pub const ARROWS: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("main", &["cli"]),
     (

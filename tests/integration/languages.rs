@@ -1,4 +1,5 @@
-//! The README's examples in other languages, run as they are written but for the ports.
+//! The documents' examples in other languages, run as they are written but for the ports. Those over TLS are run by
+//! `tls::examples`.
 
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use crate::demo::Demo;
 use crate::readme::blocks;
 use crate::terminal::{Process, Said, sh};
 
-/// A demo, and the README's addresses made its own.
+/// A demo, and the documents' addresses made its own.
 struct House {
     demo: Demo,
     http: String,
@@ -23,10 +24,11 @@ impl House {
         Self { demo, http, grpc }
     }
 
-    /// The blocks of a language, which end with a word to say.
+    /// The blocks of a language that need no certificate.
     fn examples(&self, language: &str) -> Vec<String> {
         let (_, port) = self.http.rsplit_once(':').unwrap();
         let blocks = blocks(language).into_iter();
+        let blocks = blocks.filter(|it| !it.contains("ca.crt"));
         let ours = |text: String| {
             text.replace("127.0.0.1:7290", &self.http)
                 .replace("127.0.0.1:7291", &self.grpc)
@@ -64,49 +66,61 @@ impl House {
 #[test]
 fn python_gets_the_token() {
     let house = House::open();
-    let [first, _] = &house.examples("python")[..] else {
-        panic!("there are two")
-    };
-    let script = format!("{first}\nprint(headers['Authorization'])");
-    house.gives_the_token("python3", &script);
+    let examples = house.examples("python");
+    let readers: Vec<&String> = examples.iter().filter(|it| !it.contains("grpc")).collect();
+    assert!(!readers.is_empty());
+    for example in readers {
+        let script = format!("{example}\nprint(headers['Authorization'])");
+        house.gives_the_token("python3", &script);
+    }
     house.close();
 }
 
 #[test]
 fn node_gets_the_token() {
     let house = House::open();
-    let [script] = &house.examples("js")[..] else {
-        panic!("there is one")
-    };
-    let (example, end) = script.trim_end().rsplit_once(';').unwrap();
-    assert_eq!(end, "");
-    let script = format!("{example}.then((headers) => console.log(headers.Authorization));");
-    house.gives_the_token("node", &script);
+    let examples = house.examples("js");
+    assert!(!examples.is_empty());
+    for script in &examples {
+        let (example, end) = script.trim_end().rsplit_once(';').unwrap();
+        assert_eq!(end, "");
+        let script = format!("{example}.then((headers) => console.log(headers.Authorization));");
+        house.gives_the_token("node", &script);
+    }
     house.close();
 }
 
-#[test]
-fn python_is_told_of_each_token_over_grpc() {
+/// Makes the stubs by the command that is shown, but into another folder.
+pub fn python_stubs() -> (String, tempfile::TempDir) {
     let root = env!("CARGO_MANIFEST_DIR");
     let python = format!("{root}/target/python/bin/python3");
     let stubs = tempfile::tempdir().unwrap();
     let folder = stubs.path().display();
-    let made = sh(
-        &format!(
-            "'{python}' -m grpc_tools.protoc -I '{root}/proto' --python_out='{folder}' --grpc_python_out='{folder}' \
-             '{root}/proto/bearerd/v1/token_service.proto'"
-        ),
-        &[],
-    );
+    let blocks = blocks("sh");
+    let mut lines = blocks.iter().flat_map(|block| block.lines());
+    let shown = lines.find(|it| it.starts_with("python -m grpc_tools.protoc "));
+    let command = shown.expect("a document shows how stubs are made");
+    let command = command
+        .replacen("python ", &format!("'{python}' "), 1)
+        .replace("_out=.", &format!("_out='{folder}'"));
+    let made = sh(&format!("cd '{root}'\n{command}\n"), &[]);
     assert_eq!(
         made.code,
         Some(0),
         "{made:?}; `tests/run integration` makes {python}"
     );
+    (python, stubs)
+}
+
+#[test]
+fn python_is_told_of_each_token_over_grpc() {
+    let (python, stubs) = python_stubs();
     let house = House::open();
+    let examples = house.examples("python");
+    let example = examples.iter().find(|it| it.contains("grpc")).unwrap();
     let mut command = Command::new(python);
     command
-        .args(["-c", &house.examples("python")[1]])
+        .args(["-c", example])
         .env("PYTHONPATH", stubs.path());
     let mut watcher = Process::start(command);
     watcher.until("two tokens", |it| {

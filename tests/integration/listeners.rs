@@ -1,4 +1,4 @@
-//! The README's table of listeners is true: every cell of it is tried with the real daemon.
+//! The table of listeners in `deploy/access.md` is true: every cell of it is tried with the real daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{Scale, World};
-use crate::readme::readme;
+use crate::readme::document;
 use crate::terminal::{Process, bearerd, run};
 use crate::tls::caller::{connect, side};
 use crate::tls::certificates::{Authority, Pair, caller, server};
@@ -38,8 +38,8 @@ enum Speaks {
 const ADDRESSES: [&str; 3] = ["127.0.0.1:0", "0.0.0.0:0", "unix:FOLDER/tried.sock"];
 
 fn table() -> Vec<Row> {
-    let readme = readme();
-    let table = readme.split("<!-- listeners -->\n").nth(1).unwrap();
+    let text = document("deploy/access.md");
+    let table = text.split("<!-- listeners -->\n").nth(1).unwrap();
     let table = table.split("<!-- /listeners -->").next().unwrap();
     table.lines().skip(2).map(row).collect()
 }
@@ -264,7 +264,7 @@ where
 
 // The sandbox goes on while a command is waited for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_listener_starts_or_is_refused_as_the_readme_says() {
+async fn every_listener_starts_or_is_refused_as_the_table_says() {
     let desk = Desk::new().await;
     let mut tried = 0;
     for row in table() {

@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes the daemon, and finds what the README says.
+//! A real Prometheus scrapes the daemon, and finds what `deploy/metrics.md` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::harness::{Daemon, PATIENCE, Scale, World};
 use crate::terminal::Process;
 
-/// A row of the README's table.
+/// A row of its table.
 struct Row {
     kind: String,
     labels: Vec<(String, Vec<String>)>,
@@ -22,8 +22,8 @@ struct Row {
 }
 
 fn documented() -> BTreeMap<String, Row> {
-    let readme = include_str!("../../README.md");
-    let table = readme.split("<!-- metrics -->\n").nth(1).unwrap();
+    let document = include_str!("../../deploy/metrics.md");
+    let table = document.split("<!-- metrics -->\n").nth(1).unwrap();
     let table = table.split("<!-- /metrics -->").next().unwrap();
     let rows = table.lines().skip(2).map(|line| {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();

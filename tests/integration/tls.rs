@@ -3,6 +3,7 @@
 pub mod caller;
 #[path = "../../src/tls/testing.rs"]
 pub mod certificates;
+mod examples;
 
 use std::fs;
 use std::net::SocketAddr;

@@ -6,8 +6,8 @@
 //!
 //! `BEARERD_CASE=<name>` shows one mix, with its trace and the longest stretches in which only we had no token.
 
+mod document;
 mod mixes;
-mod readme;
 mod script;
 
 use std::num::NonZeroU32;
@@ -219,7 +219,7 @@ fn callers_have_a_token_nearly_whenever_one_can_be_had() {
             "{name}: {reached:.3} % is not explained"
         );
     }
-    readme::shows(&table);
+    document::shows(&table);
 }
 
 /// Runs every case, on all cores.

@@ -1,4 +1,4 @@
-//! An answer as it came over the wire, and what must hold of it, told by a second reading of the rules: the README's.
+//! An answer as it came over the wire, and what must hold of it, told by a second reading of the rules: those of `proto/README.md`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -250,7 +250,7 @@ fn is_a_problem(story: &Story, asked: &Asked, reply: &Reply, reading: bool, told
     );
 }
 
-/// The rules of the door, as the README tells them.
+/// The rules of the door, as `proto/README.md` tells them.
 fn may_ask(peer: Peer, asked: &Asked) -> bool {
     let headers = &asked.headers;
     let passed_on = headers.keys().map(HeaderName::as_str).any(|name| {

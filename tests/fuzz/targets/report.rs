@@ -91,7 +91,7 @@ struct Meant {
     by_tag: bool,
 }
 
-/// Reads an accepted document by the rules of the README alone.
+/// Reads an accepted document by the rules of `proto/README.md` alone.
 fn is_documented(document: &Value) -> Meant {
     let fields = document.as_object().expect("an object");
     assert!(

@@ -1,4 +1,4 @@
-//! The table in the README is the one that is measured here. `BLESS=1` writes it anew.
+//! The table in `tests/README.md` is the one that is measured here. `BLESS=1` writes it anew.
 
 const BEGIN: &str = "<!-- availability -->\n";
 const END: &str = "<!-- /availability -->";
@@ -7,9 +7,9 @@ const END: &str = "<!-- /availability -->";
 const NEAR: f64 = 0.5;
 
 pub fn shows(table: &str) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/README.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
     let (shown, after) = rest.split_once(END).unwrap();
     let same = shown.lines().count() == table.lines().count()
         && shown
@@ -22,7 +22,7 @@ pub fn shows(table: &str) {
     }
     assert!(
         same,
-        "the README's table of availability is no longer true; write it anew with\n  BLESS=1 tests/run simulation availability\n\
+        "the table of availability in tests/README.md is no longer true; write it anew with\n  BLESS=1 tests/run simulation availability\n\
          and read the difference.\n{table}"
     );
 }
