@@ -35,7 +35,7 @@ use tokio::net::TcpListener;
 pub use access::{AccessError, SocketAccess, open_folder};
 pub use address::{Address, AddressError};
 pub use answer::{Answer, Body, text};
-pub use bind::BindError;
+pub use bind::{BindError, foresee};
 pub use date::Dates;
 pub use http1::serve_http;
 pub use http2::{Calls, Limits, serve_http2};
@@ -47,7 +47,6 @@ pub use peers::Peers;
 pub use problem::{Problem, seconds_until};
 pub use serve::{Connection, Names, Service};
 pub use tls::{Handshakes, Tls};
-pub use unix::foresee;
 
 use peers::Place;
 use socket::Socket;
@@ -238,7 +237,6 @@ impl Listener {
         if let Door::Unix(door) = &mut self.door {
             door.hide();
         }
-        self.bounds.lost.found(&self.address);
     }
 }
 

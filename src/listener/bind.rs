@@ -1,6 +1,10 @@
-//! Why an address could not be taken.
+//! Why an address cannot be taken.
 
 use std::io;
+use std::net::ToSocketAddrs;
+use std::os::unix::fs::FileTypeExt;
+
+use rustix::fs::{Access, access};
 
 use super::Address;
 
@@ -94,4 +98,28 @@ impl BindError {
             _ => Self::Other { address, source },
         }
     }
+}
+
+/// What would keep this address from being taken as things are now, as far as can be told without
+/// taking it: a daemon that runs has its ports.
+pub fn foresee(address: &Address) -> Option<BindError> {
+    let path = match address {
+        Address::Unix(path) => path,
+        Address::Tcp { .. } if address.is_localhost() => return None,
+        Address::Tcp { host, port } => {
+            let source = (host.as_str(), *port).to_socket_addrs().err()?;
+            return Some(BindError::NotHere {
+                address: address.clone(),
+                source,
+            });
+        }
+    };
+    let found = std::fs::symlink_metadata(path);
+    if found.is_ok_and(|it| !it.file_type().is_socket()) {
+        let address = address.clone();
+        return Some(BindError::NotASocket { address });
+    }
+    let folder = path.parent()?;
+    let denied = access(folder, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    Some(BindError::new(address, denied.into()))
 }

@@ -5,12 +5,11 @@
 
 use std::fs::File;
 use std::io;
-use std::net::ToSocketAddrs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Access, Mode, access, fchmod};
+use rustix::fs::{Mode, fchmod};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::time::sleep;
 
@@ -31,7 +30,8 @@ pub(super) struct UnixDoor {
 }
 
 impl UnixDoor {
-    /// Takes the name, for whom `access` says. At no moment may others connect than at the end.
+    /// Takes the name, for whom `access` says: for nobody else at any moment, and for our own user
+    /// alone until that is set.
     ///
     /// The file that a dead process left is replaced; a socket on which somebody answers is not.
     pub(super) async fn bind(
@@ -39,7 +39,7 @@ impl UnixDoor {
         path: &Path,
         access: SocketAccess,
     ) -> Result<Self, BindError> {
-        let failed = |source| match io::Error::kind(&source) {
+        let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::Live {
                 address: address.clone(),
             },
@@ -93,32 +93,8 @@ impl UnixDoor {
     }
 }
 
-/// What would keep this address from being taken as things are now, as far as can be told without taking it: a daemon that runs has
-/// its ports.
-pub fn foresee(address: &Address) -> Option<BindError> {
-    let path = match address {
-        Address::Unix(path) => path,
-        Address::Tcp { .. } if address.is_localhost() => return None,
-        Address::Tcp { host, port } => {
-            let source = (host.as_str(), *port).to_socket_addrs().err()?;
-            return Some(BindError::NotHere {
-                address: address.clone(),
-                source,
-            });
-        }
-    };
-    let found = std::fs::symlink_metadata(path);
-    if found.is_ok_and(|it| !it.file_type().is_socket()) {
-        let address = address.clone();
-        return Some(BindError::NotASocket { address });
-    }
-    let folder = path.parent()?;
-    let denied = access(folder, Access::WRITE_OK | Access::EXEC_OK).err()?;
-    Some(BindError::new(address, denied.into()))
-}
-
-/// Keeps other processes of ours out of the folder while one of them takes a name in it. Who cannot have it goes on without: the
-/// system lets only one bind a name.
+/// Keeps other processes of ours out of the folder while one of them takes a name in it. Who cannot
+/// have it goes on without: the system lets only one bind a name.
 async fn alone_in(path: &Path) -> Option<File> {
     let folder = File::open(path.parent()?).ok()?;
     let (turns, pause) = TURNS;
@@ -132,8 +108,8 @@ async fn alone_in(path: &Path) -> Option<File> {
     None
 }
 
-/// Removes the file that a process left which is gone. It waits for nobody: a process that is stopped, with all places before it
-/// taken, is there too.
+/// Removes the file that a process left which is gone. It waits for nobody: a process that is
+/// stopped, with all places before it taken, is there too.
 async fn clear(address: &Address, path: &Path) -> Result<(), BindError> {
     let failed = |source| BindError::new(address, source);
     let address = address.clone();
@@ -160,7 +136,8 @@ async fn clear(address: &Address, path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// The file of a Unix socket, removed when dropped unless somebody else has put theirs in its place.
+/// The file of a Unix socket, removed when dropped unless somebody else has put theirs in its
+/// place.
 struct SocketFile {
     path: PathBuf,
     identity: Identity,
