@@ -177,18 +177,18 @@ impl Service for Admin {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let peer = connection.peer;
-        // Our own user may change the record whomever the settings name: that has a rule of its own.
         let path = request.uri().path();
-        let edits = self.editor.is_some() && ["/spend", "/unpark"].contains(&path);
-        if !edits && !self.room.operators.include(peer) {
+        // These have a rule of their own: our own user may, whomever the settings name.
+        if let Some((editor, edit)) = self.editor.as_ref().zip(Edit::at(path)) {
+            return self.edit(edit, editor, &request, peer);
+        }
+        if !self.room.operators.include(peer) {
             self.room.callers.no_operator(peer);
             return Failure::UnknownCaller.response().into();
         }
-        match (request.uri().path(), &self.log, &self.editor) {
-            ("/refresh", ..) => self.refresh(&request, peer),
-            ("/spend", _, Some(editor)) => self.edit(Edit::Spend, editor, &request, peer),
-            ("/unpark", _, Some(editor)) => self.edit(Edit::Unpark, editor, &request, peer),
-            ("/log", Some(log), _) => self.log(log, request, peer),
+        match (path, &self.log) {
+            ("/refresh", _) => self.refresh(&request, peer),
+            ("/log", Some(log)) => self.log(log, request, peer),
             _ => self.read(&request),
         }
     }

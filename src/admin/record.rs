@@ -1,7 +1,8 @@
-//! `POST /spend` and `POST /unpark`: an operator changes the record where its folder is out of reach for a command.
+//! `POST /spend` and `POST /unpark`: an operator changes the record where its folder is out of
+//! reach for a command.
 //!
-//! Answered on Unix sockets only, to the users and groups that the settings name and to the daemon's own user: on a port nobody
-//! knows who asks.
+//! Answered on Unix sockets only, to the users and groups that the settings name and to the
+//! daemon's own user: on a port nobody knows who asks.
 
 use std::sync::Arc;
 
@@ -23,6 +24,15 @@ pub(super) enum Edit {
 }
 
 impl Edit {
+    /// What is asked for at this path.
+    pub(super) fn at(path: &str) -> Option<Self> {
+        match path {
+            "/spend" => Some(Self::Spend),
+            "/unpark" => Some(Self::Unpark),
+            _ => None,
+        }
+    }
+
     /// As the audit has it.
     fn as_str(self) -> &'static str {
         match self {
