@@ -9,7 +9,7 @@ use super::serve::{in_runtime, until_signalled};
 use super::{Console, Exit, with_causes};
 use crate::config::{self, Sources};
 use crate::issuer::{KeyError, KeyFiles};
-use crate::sandbox::{ApiKey, OverBudget, Sandbox, Settings};
+use crate::sandbox::{self, ApiKey, OverBudget, Sandbox, Settings};
 
 pub(super) fn run(sources: &Sources, folder: Option<&Path>, console: &mut Console<'_>) -> Exit {
     let config = match config::read_sandbox(sources) {
@@ -57,10 +57,11 @@ async fn serve(
     });
     let bound = match Sandbox::bind(settings).await {
         Ok(bound) => bound,
-        Err(error) => {
+        Err(error @ sandbox::Error::Bind { .. }) => {
             let why = with_causes(&error);
             return console.fail(&format!("sandbox.listen (--listen): {why}"));
         }
+        Err(error) => return console.fail_with(&error),
     };
     if let Some(for_daemon) = for_daemon {
         match for_daemon.write(&bound.sandbox.base_url()) {
