@@ -155,7 +155,8 @@ fn is_quoted(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn key(id: &str, key: &str) -> Key {
+    /// A pair for a test of this room.
+    pub(super) fn key(id: &str, key: &str) -> Key {
         Key {
             key_id: Secret::new(id.into()),
             api_key: Secret::new(key.into()),

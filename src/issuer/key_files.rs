@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use super::{Key, Keys};
 use crate::token::Secret;
 
-/// Where the keys are kept. They are read anew whenever somebody asks, so that they can be replaced at any time. A pair is there
-/// while both of its files hold a line; the others may come later.
+/// Where the keys are kept. They are read anew whenever somebody asks, so that they can be replaced
+/// at any time. A pair is there while both of its files hold a line; the others may come later.
 #[derive(Clone, Debug)]
 pub struct KeyFiles {
     /// For each key the file of its id and the file of the key itself.
@@ -122,7 +122,8 @@ impl Look {
 /// The longest line that may be a key.
 const MOST_BYTES: u64 = 4096;
 
-/// One line of visible ASCII; the line's end is not a part of it. A pipe or a device is not waited for.
+/// One line of visible ASCII; the line's end is not a part of it. A pipe or a device is not waited
+/// for.
 fn read_secret(path: &Path) -> Result<Secret, KeyError> {
     let unreadable = |why| KeyError::Unreadable {
         path: path.to_owned(),
@@ -191,14 +192,8 @@ fn key_in(content: &[u8]) -> Result<&str, NotAKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::issuer::tests::key;
     use std::fs;
-
-    fn key(id: &str, key: &str) -> Key {
-        Key {
-            key_id: Secret::new(id.into()),
-            api_key: Secret::new(key.into()),
-        }
-    }
 
     #[test]
     fn key_files_are_read_without_their_line_end_and_never_shown() {

@@ -10,10 +10,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Daemon, Scale, World};
+use crate::harness::{Daemon, PATIENCE, Scale, World};
 use crate::tls::certificates::{Authority, Pair, Wanted, server};
 
 /// A front that speaks TLS with this certificate before the sandbox, and its port.
@@ -98,7 +98,9 @@ async fn roots_that_change_hold_from_the_next_attempt_on() {
     daemon.until("an attempt was made", tried).await;
     // What cannot be read changes nothing, and says so.
     world.write("roots.pem", "no certificate");
+    let deadline = Instant::now() + PATIENCE;
     while !world.captured.says("cannot be read again") {
+        assert!(Instant::now() < deadline, "nobody is told");
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(world.sandbox.arrivals(), 0);

@@ -5,10 +5,7 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const DATE_TEXT: &str = "Thu, 10 Jul 2025 06:59:06 GMT";
 
 fn key() -> Key {
-    Key {
-        key_id: Secret::new("the-key-id".into()),
-        api_key: Secret::new("the-api-key".into()),
-    }
+    crate::issuer::tests::key("the-key-id", "the-api-key")
 }
 
 fn journey() -> Journey {

@@ -285,7 +285,9 @@ impl Inside {
         // Lines are on their way to the file for a moment.
         let length = || std::fs::metadata(&self.audit).map_or(0, |it| it.len());
         let mut before = length();
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "the audit never rests");
             sleep(Duration::from_millis(200)).await;
             match length() {
                 same if same == before => break,
