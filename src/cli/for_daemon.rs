@@ -13,12 +13,14 @@ use crate::sandbox::Settings;
 pub(super) struct ForDaemon<'a> {
     pub(super) folder: &'a Path,
     pub(super) settings: Settings,
-    /// Where the sandbox's key came from; `None` for a made-up one, which is written beside the settings.
+    /// Where the sandbox's key came from; `None` for a made-up one, which is written beside the
+    /// settings.
     pub(super) key_files: Option<(PathBuf, PathBuf)>,
 }
 
 impl ForDaemon<'_> {
-    /// Writes the files, none of which may be there yet, and tries the settings; returns their file.
+    /// Writes the files, none of which may be there yet, and tries the settings; returns their
+    /// file.
     pub(super) fn write(&self, base_url: &str) -> Result<PathBuf, String> {
         let made = fs::create_dir_all(self.folder).and_then(|()| fs::canonicalize(self.folder));
         let folder = made.map_err(|why| {
@@ -82,7 +84,8 @@ impl ForDaemon<'_> {
             length(settings.window),
             text(&folder.join("state")),
         );
-        // The lead is a tenth longer than the window; a token that lives no longer needs a shorter one.
+        // The lead is a tenth longer than the window; a token that lives no longer needs a shorter
+        // one.
         if settings.token_lifetime <= settings.window / 10 * 11 {
             let lead = length(settings.token_lifetime / 2);
             lines.push_str(&format!(
@@ -93,7 +96,8 @@ impl ForDaemon<'_> {
     }
 }
 
-/// A text of TOML. What it cannot hold, such as a control character, is found when the file is tried.
+/// A text of TOML. What it cannot hold, such as a control character, is found when the file is
+/// tried.
 fn quoted(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
     format!("\"{escaped}\"")

@@ -1,4 +1,5 @@
-//! What somebody may have meant by a name that no setting has. Nothing is repeated but names of settings.
+//! What somebody may have meant by a name that no setting has. Nothing is repeated but names of
+//! settings.
 
 use std::ops::Range;
 
@@ -60,7 +61,8 @@ fn principal(section: &str) -> Option<&'static str> {
     })
 }
 
-/// What is there twice at this place of a file that is not TOML because of it, if it has the name of a setting or section.
+/// What is there twice at this place of a file that is not TOML because of it, if it has the name
+/// of a setting or section.
 pub(super) fn of_duplicate(text: &str, span: Option<Range<usize>>) -> Option<String> {
     let start = span?.start;
     let line_start = text.get(..start)?.rfind('\n').map_or(0, |at| at + 1);

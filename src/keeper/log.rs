@@ -1,6 +1,7 @@
 //! The keeper's log: an outage is visible in it, and never floods it.
 //!
-//! [`LogThrottle`] decides which lines are due, from values and the time alone. Here they are written.
+//! [`LogThrottle`] decides which lines are due, from values and the time alone. Here they are
+//! written.
 
 mod line;
 mod throttle;
@@ -52,7 +53,8 @@ pub(super) struct Outlook {
 pub(super) struct Next {
     /// The earliest moment; now if nothing but what it waits for can tell.
     pub(super) at: Stamp,
-    /// The word of the status; `answer` if it is under way, `record` while one before it is written.
+    /// The word of the status; `answer` if it is under way, `record` while one before it is
+    /// written.
     pub(super) waiting_for: &'static str,
 }
 

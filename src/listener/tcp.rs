@@ -10,7 +10,8 @@ use super::{Address, BACKLOG, BindError};
 /// So often a port is asked for that is free on each loopback address.
 const TRIES: u32 = 16;
 
-/// Takes the port; on `localhost` at each loopback address that there is. A port 0 has become the real one.
+/// Takes the port; on `localhost` at each loopback address that there is. A port 0 has become the
+/// real one.
 pub(super) async fn bind(
     address: &Address,
     host: &str,
@@ -39,7 +40,8 @@ pub(super) async fn bind(
     Err(BindError::new(address, last))
 }
 
-/// `localhost` is both loopback addresses (RFC 6761), whatever a resolver or an image without one says.
+/// `localhost` is both loopback addresses (RFC 6761), whatever a resolver or an image without one
+/// says.
 fn each_loopback(
     address: &Address,
     host: &str,

@@ -1,4 +1,5 @@
-//! Changes of a record that an operator asks for, on top of whatever the daemons on it write meanwhile.
+//! Changes of a record that an operator asks for, on top of whatever the daemons on it write
+//! meanwhile.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +47,8 @@ pub struct Editor {
 }
 
 impl Editor {
-    /// Changes what this register holds for this account. The register is its own: a daemon that shared it would not notice.
+    /// Changes what this register holds for this account. The register is its own: a daemon that
+    /// shared it would not notice.
     pub fn new(register: Arc<dyn Register>, account: String, rules: Rules) -> Self {
         Self {
             register,
@@ -60,8 +62,9 @@ impl Editor {
         self.rules.budget.limit.get()
     }
 
-    /// A record of this account, or of one that never held a token, on this boot's clock. It is not clamped: nothing in it may end
-    /// sooner because we have other settings than the daemon that wrote it.
+    /// A record of this account, or of one that never held a token, on this boot's clock. It is not
+    /// clamped: nothing in it may end sooner because we have other settings than the daemon that
+    /// wrote it.
     pub fn here(&self, record: Record, clock: &dyn Clock, now: Stamp) -> Result<Record, EditError> {
         let (found, expected) = (&record.account, &self.account);
         if found != expected && record.adopted_by(expected).is_none() {
@@ -92,7 +95,8 @@ impl Editor {
         Ok(written.expect("a slot more is a change"))
     }
 
-    /// Lets every set of keys be tried again; returns what was written, or `None` if the record is not parked.
+    /// Lets every set of keys be tried again; returns what was written, or `None` if the record is
+    /// not parked.
     pub async fn unpark(&self, clock: &dyn Clock) -> Result<Option<Record>, EditError> {
         self.change(clock, |record, _| record.unparked()).await
     }

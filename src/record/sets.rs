@@ -1,7 +1,7 @@
 //! What the record knows of each set of keys and the address that they are sent to.
 //!
-//! A set is named by its fingerprint. Parking belongs to the set that was refused, and a set that was
-//! not tried since the last token need not wait for what went wrong with others.
+//! A set is named by its fingerprint. Parking belongs to the set that was refused, and a set that
+//! was not tried since the last token need not wait for what went wrong with others.
 
 use std::collections::BTreeMap;
 
@@ -77,7 +77,8 @@ impl Record {
 
     /// The moment before which no set may be tried at all.
     ///
-    /// Format 1.0 does not say it; there it is known of a record that waits until its past is known.
+    /// Format 1.0 does not say it; there it is known of a record that waits until its past is
+    /// known.
     pub fn held_until(&self) -> Option<Stamp> {
         let known = self.probation.as_ref().and_then(|unknown| unknown.until);
         let waits = self.not_before.filter(|at| Some(*at) == known);
@@ -90,8 +91,8 @@ impl Record {
         self.hold_until = later.or(Some(until));
     }
 
-    /// Makes this the set that was tried last. True if it is tried for the first time since the last
-    /// token.
+    /// Makes this the set that was tried last. True if it is tried for the first time since the
+    /// last token.
     pub(super) fn take_up(&mut self, set: &str) -> bool {
         if self.keys.fingerprint != set {
             // What format 1.0 wrote of the set before.
@@ -178,8 +179,8 @@ impl Record {
         self.tried.drain(..over(self.tried.len()));
     }
 
-    /// Adds what another copy knows of sets. The set that was tried last has been chosen already, and
-    /// of it [`Record::parked`] speaks.
+    /// Adds what another copy knows of sets. The set that was tried last has been chosen already,
+    /// and of it [`Record::parked`] speaks.
     pub(super) fn merge_sets(&mut self, held: &Self) {
         for theirs in &held.refused {
             let ours = self

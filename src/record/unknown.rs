@@ -1,8 +1,10 @@
-//! Unknown history: how far apart mints stay while it is not known what was spent before the record began.
+//! Unknown history: how far apart mints stay while it is not known what was spent before the record
+//! began.
 //!
 //! The distance that is safe whatever was spent is the blind pace. A record that began with
-//! [`Absent::New`](super::Absent::New) may make three requests without it: the first, one retry of it,
-//! and one for a mended setting or key. The count is in the record, so a crash loop cannot renew it.
+//! [`Absent::New`](super::Absent::New) may make three requests without it: the first, one retry of
+//! it, and one for a mended setting or key. The count is in the record, so a crash loop cannot
+//! renew it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,8 +41,8 @@ pub struct Probation {
 }
 
 impl Record {
-    /// The earliest boot time, not before `now`, at which the pace of an unknown past allows a mint.
-    /// `untried`: the set at hand [was not tried yet](Record::is_untried).
+    /// The earliest boot time, not before `now`, at which the pace of an unknown past allows a
+    /// mint. `untried`: the set at hand [was not tried yet](Record::is_untried).
     pub fn probation_allows(&self, untried: bool, now: Duration, rules: &Rules) -> Duration {
         let Some(probation) = &self.probation else {
             return now;

@@ -10,13 +10,15 @@ use crate::clock::Stamp;
 const FEW: u32 = 3;
 
 impl Record {
-    /// Lets the next attempt wait until then; only the newest attempt may shorten a wait that is there.
+    /// Lets the next attempt wait until then; only the newest attempt may shorten a wait that is
+    /// there.
     pub(super) fn wait(&mut self, attempt: &Attempt, until: Stamp) {
         let longer = self.not_before.filter(|at| at.boot > until.boot);
         self.not_before = longer.filter(|_| !self.is_newest(attempt)).or(Some(until));
     }
 
-    /// Lets no attempt begin sooner than `budget.spacing` after one that may have arrived until `now`.
+    /// Lets no attempt begin sooner than `budget.spacing` after one that may have arrived until
+    /// `now`.
     pub(super) fn keep_distance(&mut self, now: Stamp, rules: &Rules) {
         let at = now.plus(rules.spacing);
         if self.not_before.is_none_or(|before| before.boot < at.boot) {
@@ -24,7 +26,8 @@ impl Record {
         }
     }
 
-    /// The same after an end, for whatever set comes next. What is begun keeps that distance by its slot.
+    /// The same after an end, for whatever set comes next. What is begun keeps that distance by its
+    /// slot.
     pub(super) fn keep_distance_after_an_end(&mut self, now: Stamp, rules: &Rules) {
         self.keep_distance(now, rules);
         if !rules.spacing.is_zero() {
@@ -32,9 +35,10 @@ impl Record {
         }
     }
 
-    /// How long to wait after a 429 that does not say: until the oldest slot frees, since more may be counted than we know of. But
-    /// strangers' slots free when they will, so once the token has ended, or is believed to be refused, the issuer is asked now and
-    /// then; not more often, since it may count what it refuses.
+    /// How long to wait after a 429 that does not say: until the oldest slot frees, since more may
+    /// be counted than we know of. But strangers' slots free when they will, so once the token has
+    /// ended, or is believed to be refused, the issuer is asked now and then; not more often, since
+    /// it may count what it refuses.
     pub(super) fn after_a_throttle(
         &self,
         attempt: &Attempt,
@@ -53,9 +57,9 @@ impl Record {
         oldest_frees.min(left.max(rules.throttled))
     }
 
-    /// When the next attempt may follow one that may have been counted: the back-off, or the time left shared out among the slots
-    /// that are free by its end, whichever is longer. No share reaches past the end of the token, nor counts one that the lost mint
-    /// may have revoked.
+    /// When the next attempt may follow one that may have been counted: the back-off, or the time
+    /// left shared out among the slots that are free by its end, whichever is longer. No share
+    /// reaches past the end of the token, nor counts one that the lost mint may have revoked.
     pub(super) fn after_a_loss(&self, jitter: u32, now: Stamp, rules: &Rules) -> Stamp {
         self.after_a_failure(u32::MAX, jitter, now, rules)
     }
@@ -66,10 +70,11 @@ impl Record {
         self.after_a_failure(most, jitter, now, rules)
     }
 
-    /// The earliest boot time, not before `now`, at which an attempt may be made while nothing but intermediaries answer.
+    /// The earliest boot time, not before `now`, at which an attempt may be made while nothing but
+    /// intermediaries answer.
     ///
-    /// They may take half of the slots. In a long row these are spread evenly; in its first period the last of them is kept for the
-    /// middle of the time until another frees.
+    /// They may take half of the slots. In a long row these are spread evenly; in its first period
+    /// the last of them is kept for the middle of the time until another frees.
     pub fn intermediaries_allow(&self, now: Duration, rules: &Rules) -> Duration {
         if !self.is_behind_an_intermediary() {
             return now;

@@ -1,5 +1,5 @@
-//! What real clients send and cannot leave out, and the right answers: one table of requests as they
-//! are on the wire, and the same by the clients that this machine has.
+//! What real clients send and cannot leave out, and the right answers: one table of requests as
+//! they are on the wire, and the same by the clients that this machine has.
 
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};

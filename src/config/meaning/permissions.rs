@@ -9,7 +9,8 @@ use rustix::process::{getegid, getgroups};
 const SETGID: u32 = 0o2000;
 const STICKY: u32 = 0o1000;
 
-/// The mode of a secret file that others than its owner can read. Links are followed: Secret volumes are made of them.
+/// The mode of a secret file that others than its owner can read. Links are followed: Secret
+/// volumes are made of them.
 pub(super) fn wide_mode(file: &Path) -> Option<u32> {
     let about = fs::metadata(file).ok()?;
     let mode = about.mode() & 0o777;
@@ -17,13 +18,14 @@ pub(super) fn wide_mode(file: &Path) -> Option<u32> {
     (excess != 0).then_some(mode)
 }
 
-/// What a secret file's mode should not have. Kubernetes adds the group's read bit for `fsGroup`, which has no other member.
+/// What a secret file's mode should not have. Kubernetes adds the group's read bit for `fsGroup`,
+/// which has no other member.
 fn excess(mode: u32, own_group: bool) -> u32 {
     mode & if own_group { 0o037 } else { 0o077 }
 }
 
-/// True for the process's own group. A supplementary group is often shared with other users; in the set-group-id folder of a
-/// volume it is the `fsGroup` of this pod.
+/// True for the process's own group. A supplementary group is often shared with other users; in the
+/// set-group-id folder of a volume it is the `fsGroup` of this pod.
 fn is_own_group(gid: u32, file: &Path) -> bool {
     if gid == getegid().as_raw() {
         return true;
@@ -44,7 +46,8 @@ pub(super) fn other_writers(folder: &Path) -> Option<(String, u32)> {
     Some((writers, mode))
 }
 
-/// Not of a volume as Kubernetes makes it for a pod's group, such as 2777: whoever has that mounted was given it.
+/// Not of a volume as Kubernetes makes it for a pod's group, such as 2777: whoever has that mounted
+/// was given it.
 fn writers(mode: u32, group: u32, own: u32) -> Option<String> {
     if mode & (SETGID | STICKY) != 0 {
         return None;

@@ -1,7 +1,7 @@
 //! Why an exchange with the issuer failed, in a sentence of ours with the library's text behind it.
 //!
-//! Errors are told apart by their types. Only a name that does not resolve has no public type; it is
-//! known by its text, and a test with a real resolver holds that text.
+//! Errors are told apart by their types. Only a name that does not resolve has no public type; it
+//! is known by its text, and a test with a real resolver holds that text.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};

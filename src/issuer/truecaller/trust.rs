@@ -1,7 +1,7 @@
 //! The authorities that may vouch for the issuer: the system's, as they are at each attempt.
 //!
-//! An attempt comes twice an hour, so that what an update of the system adds or withdraws holds from
-//! the next one on, without a restart.
+//! An attempt comes twice an hour, so that what an update of the system adds or withdraws holds
+//! from the next one on, without a restart.
 
 use std::sync::Arc;
 use std::time::Duration;

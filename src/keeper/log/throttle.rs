@@ -1,9 +1,9 @@
 //! Which lines are due: a state machine of values and the time, which writes nothing itself.
 //!
-//! At most [`MAX_LINES`] lines stand in any minute. What finds no place waits and is told later, with
-//! how often it happened; nothing is left out. The second place is kept for what cannot wait, and the
-//! last minute of a token's life keeps one for its end. Outside the count are the first lines about
-//! each thing that a start may find in its record.
+//! At most [`MAX_LINES`] lines stand in any minute. What finds no place waits and is told later,
+//! with how often it happened; nothing is left out. The second place is kept for what cannot wait,
+//! and the last minute of a token's life keeps one for its end. Outside the count are the first
+//! lines about each thing that a start may find in its record.
 
 mod intake;
 

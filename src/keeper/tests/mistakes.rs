@@ -1,5 +1,5 @@
-//! The mistakes of a first day, at the real pace: a key, a setting or a front that is wrong, and is mended after a while. What the
-//! issuer and the front answer is judged by the real client.
+//! The mistakes of a first day, at the real pace: a key, a setting or a front that is wrong, and is
+//! mended after a while. What the issuer and the front answer is judged by the real client.
 
 use super::world::*;
 use crate::issuer::KeyFiles;
@@ -32,7 +32,8 @@ struct Mistake {
 
 const HTML: &str = "<html><body><h1>Something went wrong</h1></body></html>";
 
-/// How long the driver may take to believe new key files: it looks every 5 s, and what it finds must stay the same for 1 s.
+/// How long the driver may take to believe new key files: it looks every 5 s, and what it finds
+/// must stay the same for 1 s.
 const BELIEVED_AFTER: Duration = Duration::from_secs(6);
 
 const MENDED_AFTER: [Duration; 4] = [
@@ -278,7 +279,8 @@ fn a_front_that_answers_for_hours_takes_half_of_the_slots_and_a_mend_finds_one()
     assert!((44..=46).contains(&row), "{row}");
     let gaps = world.arrivals[8..].windows(2).map(|it| it[1] - it[0]);
     assert!(gaps.max().unwrap() < 400 * SECOND);
-    // An operator need not wait for the share once the back-off is over, and other settings wait for neither.
+    // An operator need not wait for the share once the back-off is over, and other settings wait
+    // for neither.
     while world.arrivals.len() == row {
         world.run(SECOND);
     }

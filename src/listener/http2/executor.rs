@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 pub(super) struct CallTasks(Arc<Mutex<JoinSet<()>>>);
 
 /// Spawns a connection's calls among its tasks. Each task holds one of these, so the reference is
-/// weak: otherwise the tasks would keep themselves alive. Once the tasks are gone, so is a new call.
+/// weak: otherwise the tasks would keep themselves alive. Once the tasks are gone, so is a new
+/// call.
 #[derive(Clone)]
 pub(super) struct CallExecutor(Weak<Mutex<JoinSet<()>>>);
 
@@ -26,7 +27,8 @@ impl CallTasks {
     pub(super) async fn drive<C: Future>(&self, mut connection: Pin<&mut C>) -> C::Output {
         std::future::poll_fn(|cx| {
             let ended = connection.as_mut().poll(cx);
-            // After the connection, which may have spawned the first task: an empty set wakes nobody.
+            // After the connection, which may have spawned the first task: an empty set wakes
+            // nobody.
             self.reap(cx);
             ended
         })

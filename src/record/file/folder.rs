@@ -86,7 +86,8 @@ pub(super) fn may_lock(lock: &File, folder: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// A file that was written in this folder, or in the one that this would be made in, and that is gone once it is closed.
+/// A file that was written in this folder, or in the one that this would be made in, and that is
+/// gone once it is closed.
 pub(super) fn unnamed_file(folder: &Path) -> Result<File, OpenError> {
     let nearest = nearest(folder).map_err(|why| OpenError::missing(folder, why))?;
     written_in(nearest).map_err(|why| match nearest == folder {

@@ -232,7 +232,8 @@ fn a_row_of_intermediaries_takes_half_of_the_slots_and_is_spread_if_it_is_long()
         // As fast as the row itself allows.
         second += 1;
     }
-    // Four are not held up, the fifth comes in the middle of the wait for the first slot, and then it is one each 396 s.
+    // Four are not held up, the fifth comes in the middle of the wait for the first slot, and then
+    // it is one each 396 s.
     assert_eq!(begun[..4], [0, 1, 2, 3]);
     assert_eq!(begun[4], 3 + (1980 - 3) / 2);
     assert_eq!(begun[5..], [1980, 2376, 2772, 3168, 3564, 3960, 4356]);

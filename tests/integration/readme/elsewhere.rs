@@ -1,5 +1,5 @@
-//! Commands that need a cluster, an init system, another account or a client that is not installed: they are parsed, word by
-//! word, held to the files that they speak of, and counted.
+//! Commands that need a cluster, an init system, another account or a client that is not installed:
+//! they are parsed, word by word, held to the files that they speak of, and counted.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! Links between documents lead to files and headings that are there, and every document can be reached.
+//! Links between documents lead to files and headings that are there, and every document can be
+//! reached.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
