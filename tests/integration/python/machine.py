@@ -4,10 +4,14 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+# Whoever starts the tests in the background lets them ignore Ctrl-C, and what they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).resolve().parents[2]
 PATIENCE = 120
